@@ -1,0 +1,30 @@
+"""Atomic writes: a reader sees the old file or the whole new one, never a part."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from dynsys_datasets.errors import DataError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises DataError if `path` is a folder, its folder is absent, or the disk refuses.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {str(path.parent)!r}. Make it first.")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: can't be written ({error.strerror or error}). Check the folder's rights and the free space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""The two nouns of the toolkit: a map in discrete time and a flow in continuous time.
+
+    map    z[t+1] = step(z[t], u[t]),   x[t] = observe(z[t])
+    flow   dz/dt  = field(t, z, u)
+
+z is the latent state (M,), u an external input (K,), x the observation (N,). Everything is unbatched: `jax.vmap` is
+the batch. `step`, `observe`, `lift` and `field` are array-agnostic: they run unchanged on JAX, NumPy and PyTorch.
+"""
+
+import abc
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from dynsys.errors import InvalidValue
+
+AnyState = Float[Any, " M"]
+AnyInput = Float[Any, " K"] | None
+AnyObservation = Float[Any, " N"]
+
+
+class AbstractMap(eqx.Module):
+    """A dynamical system in discrete time with an observation.
+
+    `dim` is M, the number of latent states; `n_obs` is N; `n_inputs` is K (0: autonomous).
+    """
+
+    dim: eqx.AbstractVar[int]
+    n_obs: eqx.AbstractVar[int]
+    n_inputs: eqx.AbstractVar[int]
+    forcing: ClassVar[str] = "adaptive"  # the kind of teacher forcing that trains it best; see dynsys.train.forcing
+
+    @abc.abstractmethod
+    def step(self, z: AnyState, u: AnyInput = None) -> AnyState:
+        """The next state, (M,), (K,) -> (M,)."""
+
+    @abc.abstractmethod
+    def observe(self, z: AnyState) -> AnyObservation:
+        """The observation of a state, (M,) -> (N,)."""
+
+    @abc.abstractmethod
+    def lift(self, x: AnyObservation) -> AnyState:
+        """A state that observes to x as well as any, (N,) -> (M,)."""
+
+    def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
+        """The state z moved so that it observes to x, with what x does not determine left as it is.
+
+        The default, z + lift(x) - lift(observe(z)), is the smallest such move when `lift` is the pseudo-inverse.
+        """
+        return z + self.lift(x) - self.lift(self.observe(z))
+
+    def prepared(self) -> "AbstractMap":
+        """The same map with what depends on its parameters alone computed once, for use inside loops; by default itself."""
+        return self
+
+    def jacobian(self, z: Float[Array, " M"], u: Float[Array, " K"] | None = None) -> Float[Array, "M M"]:
+        """Derivative of `step` by the state, (M, M); by forward-mode differentiation unless a model knows better."""
+        return jax.jacfwd(lambda state: self.step(state, u))(z)
+
+
+class AbstractFlow(eqx.Module):
+    """A dynamical system in continuous time, dz/dt = field(t, z, u)."""
+
+    dim: eqx.AbstractVar[int]
+    n_inputs: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def field(self, t: Any, z: AnyState, u: AnyInput = None) -> AnyState:
+        """The time derivative of the state, (), (M,), (K,) -> (M,); t in the system's own unit of time."""
+
+    def jacobian(self, t: Any, z: Float[Array, " M"], u: Float[Array, " K"] | None = None) -> Float[Array, "M M"]:
+        """Derivative of `field` by the state, (M, M); by forward-mode differentiation unless a flow knows better."""
+        return jax.jacfwd(lambda state: self.field(t, state, u))(z)
+
+
+class AbstractPiecewiseLinear(AbstractMap):
+    """A map that is affine on each of finitely many regions: step(z, u) = J(r) z + h(r) + (a term in u), r = region(z)."""
+
+    @abc.abstractmethod
+    def region(self, z: Float[Array, " M"]) -> Bool[Array, " R"]:
+        """Which side of each switching manifold z lies on; equal codes share one affine map."""
+
+    @abc.abstractmethod
+    def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
+        """The affine map (J, h) of a region, without the input's term."""
+
+    def jacobian(self, z: Float[Array, " M"], u: Float[Array, " K"] | None = None) -> Float[Array, "M M"]:
+        """Exact derivative of `step`, the linear part of the region's map."""
+        return self.affine(self.region(z))[0]
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """One step of fixed length of a flow."""
+
+    def __call__(self, flow: AbstractFlow, t: Any, z: Any, u: Any, dt: float) -> Any:
+        """The state at t + dt; the input u is held over the step."""
+        ...
+
+
+def runge_kutta_4(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: float) -> Any:
+    """One step of the classical Runge-Kutta method of order four (Kutta 1901)."""
+    a = flow.field(t, z, u)
+    b = flow.field(t + dt / 2, z + dt / 2 * a, u)
+    c = flow.field(t + dt / 2, z + dt / 2 * b, u)
+    d = flow.field(t + dt, z + dt * c, u)
+    return z + dt / 6 * (a + 2 * b + 2 * c + d)
+
+
+class Discretized(AbstractMap):
+    """A flow as a map: `substeps` steps of a fixed-step method over one sampling interval dt; all states are observed.
+
+    The flow must be autonomous in time (`field` is called with t counted from 0 at the start of each interval).
+    """
+
+    flow: AbstractFlow
+    dt: float = eqx.field(static=True)
+    stepper: Stepper = eqx.field(static=True, default=runge_kutta_4)
+    substeps: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if not self.dt > 0:
+            raise InvalidValue(f"Discretized: dt must be positive, got dt={self.dt}: the sampling interval in the flow's own unit of time.")
+        if self.substeps < 1:
+            raise InvalidValue(f"Discretized: substeps must be at least 1, got substeps={self.substeps}.")
+
+    @property
+    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """M, the number of states of the flow."""
+        return self.flow.dim
+
+    @property
+    def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """N = M: every state is observed."""
+        return self.flow.dim
+
+    @property
+    def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """K, the number of inputs of the flow."""
+        return self.flow.n_inputs
+
+    def step(self, z: AnyState, u: AnyInput = None) -> AnyState:
+        """The state one sampling interval later."""
+        length = self.dt / self.substeps
+        for i in range(self.substeps):
+            z = self.stepper(self.flow, i * length, z, u, length)
+        return z
+
+    def observe(self, z: AnyState) -> AnyObservation:
+        """The state itself."""
+        return z
+
+    def lift(self, x: AnyObservation) -> AnyState:
+        """The observation itself."""
+        return x
+
+
+def rollout(model: AbstractMap, z: Float[Array, " M"], steps: int, inputs: Float[Array, "T K"] | None = None) -> Float[Array, "T M"]:
+    """Free run of a map: the states z[1], ..., z[steps] after the start z[0] = z, shape (steps, M).
+
+    `inputs` (steps, K), if any, holds u[0], ..., u[steps-1]. Raises InvalidValue if its length is not `steps`.
+    """
+    if inputs is not None and inputs.shape[0] != steps:
+        raise InvalidValue(f"rollout: inputs must have one row a step, got {inputs.shape[0]} rows for steps={steps}.")
+
+    def advance(state: Array, u: Array | None) -> tuple[Array, Array]:
+        state = model.step(state, u)
+        return state, state
+
+    return jax.lax.scan(advance, jnp.asarray(z), inputs, length=steps)[1]

@@ -1,0 +1,6 @@
+"""Integrators: `solve` with a step size that adapts; `simulate_system` from a name to a time series."""
+
+from dynsys.integrate.simulate import simulate_system
+from dynsys.integrate.solve import Solution, solve
+
+__all__ = ["Solution", "simulate_system", "solve"]

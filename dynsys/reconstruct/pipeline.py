@@ -1,0 +1,280 @@
+"""`fit`: the one call from a time series to a reconstruction.
+
+    check -> split in time -> learn the preparation on the training part -> fill in settings -> train all seeds at once,
+    scoring free runs -> keep the best -> score it on the test part -> run folder
+
+A run folder that was begun is gone on with from its last checkpoint, to the bit of the uninterrupted run.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+
+import dynsys
+from dynsys.config import to_toml, with_settings
+from dynsys.dynamics import AbstractMap
+from dynsys.errors import DataError, InvalidValue
+from dynsys.precision import x64
+from dynsys.prepare.noise import suggest_noise_level
+from dynsys.prepare.preparation import Preparation, Prepared
+from dynsys.progress import shown
+from dynsys.reconstruct.defaults import chunk_of, make_forcing, make_models, make_optimizer, resolve
+from dynsys.reconstruct.evaluation import evaluate
+from dynsys.reconstruct.folder import CHECKPOINT_FILE, RunFolder
+from dynsys.reconstruct.reconstruction import MODEL_FILE, Outcome, Reconstruction, load
+from dynsys.reconstruct.scoring import FreeRunScorer
+from dynsys.reconstruct.settings import FitSettings
+from dynsys.train.checkpoint import load_checkpoint, save_checkpoint
+from dynsys.train.loss import Loss
+from dynsys.train.trainer import Plan, Progress, Run, Scored, Trained, Trainer
+from dynsys.train.windows import Streamed, Windows
+from dynsys_datasets.series import TimeSeries
+
+SAVE_EVERY = 20.0  # seconds between checkpoints on disk, besides those at scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A recording cut in time, raw and prepared; `test` is None if no share was kept for it."""
+
+    train: TimeSeries
+    validation: TimeSeries | None
+    test: TimeSeries | None
+
+
+def fit(
+    series: TimeSeries,
+    *,
+    model: str | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    settings: FitSettings | None = None,
+    set: Sequence[str] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | bool = True,
+) -> Reconstruction:
+    """Reconstruct the dynamical system behind a time series.
+
+    series: the recording, any number of trajectories. model, seeds, steps: the settings most often changed; `settings` holds all,
+    and `set` changes single ones as on the command line ("model.dim=20"). out: a run folder (config.toml, model.h5,
+    checkpoint.h5, history.csv, scores.json); without it nothing is written. A folder that holds the beginning of this very run
+    is gone on with; one that holds another run is an error unless `overwrite`. progress: True shows a bar (plain lines where
+    there is no terminal), False nothing; or a function that is called after every chunk of training.
+
+    Raises DataError for a series that can't be used as it is, InvalidValue or UnknownName for settings that can't work. A
+    training that failed is no exception: see `Reconstruction.status`.
+    """
+    begun = time.perf_counter()
+    chosen = _settings(settings, model, seeds, steps, set)
+    if not isinstance(series, TimeSeries):
+        raise InvalidValue(
+            f"fit: expected a TimeSeries, got a {type(series).__name__}. Make one: TimeSeries(values, dt=...), or read_series(file)."
+        )
+    if series.n_obs > 2 * max(series.lengths):
+        raise DataError(
+            f"{series.source or 'TimeSeries'}: {series.n_obs} columns of at most {max(series.lengths)} points; it looks transposed. "
+            "Rows are points in time: TimeSeries(values.T)."
+        )
+    series.check()
+    parts = split(series, chosen)
+    preparation = Preparation.learn(parts.train, chosen.preparation)
+    data = preparation.forward(parts.train)
+    noise = suggest_noise_level(_present_columns(data, preparation))
+    chosen, words = resolve(chosen, data, noise)
+    folder = None if out is None else RunFolder(Path(out))
+    mark = fingerprint(chosen, series)
+    if folder is not None and folder.is_finished(mark, overwrite=overwrite):
+        return dataclasses.replace(load(folder.path), parts=_present(parts), history=folder.rows(mark))
+
+    training = chosen.training
+    with x64(training.precision == "float64"):
+        trainer = _trainer(chosen, data, series)
+        scorer = _scorer(chosen, preparation, parts, data)
+        run = trainer.begin()
+        if folder is not None:
+            folder.begin(mark, to_toml(chosen), overwrite=overwrite)
+        checkpoint = None if folder is None else folder.path / CHECKPOINT_FILE
+        if checkpoint is not None and checkpoint.exists():
+            run = load_checkpoint(checkpoint, run, fingerprint=mark)
+        with shown(progress) as tell:
+            _train(trainer, run, scorer, checkpoint, mark, folder, tell)
+        trained = trainer.result(run)
+        scores = _test_scores(trained, preparation, parts, training.seed)
+    best = trained.best
+    reconstruction = Reconstruction(
+        model=trained.kept[best],
+        last=trained.last[best],
+        preparation=preparation,
+        settings=chosen,
+        outcome=_outcome(trained, run, words, noise, time.perf_counter() - begun),
+        start=tuple(float(v) for v in np.asarray(data.trajectories[0][:1], float)[0]),
+        units=series.units,
+        source=series.source,
+        notes=series.notes,
+        scores=scores,
+        parts=_present(parts),
+        history=trained.history,
+        ensemble=trained.kept,
+    )
+    if folder is not None:
+        folder.write_history(reconstruction.history)
+        folder.write_scores(reconstruction.scores, reconstruction.outcome)
+        reconstruction.save(folder.path / MODEL_FILE)
+    return reconstruction
+
+
+def split(series: TimeSeries, settings: FitSettings) -> Parts:
+    """Cut every trajectory in time. Raises DataError if what is left to train on is too short for a window."""
+    shares = settings.split
+    wanted = (1.0 - shares.validation - shares.test, shares.validation, shares.test)
+    pieces = iter(series.split(tuple(share for share in wanted if share)) if max(wanted) < 1 else (series,))
+    train, validation, test = (next(pieces) if share else None for share in wanted)
+    if train is None:
+        raise InvalidValue("split: nothing is left to train on.")
+    if settings.training.window is not None:
+        train.check(window=settings.training.window)
+    return Parts(train, validation, test)
+
+
+def fingerprint(settings: FitSettings, series: TimeSeries) -> str:
+    """A digest of all settings and of the recording (of evenly spread rows, for a file that stays on disk)."""
+    digest = hashlib.sha256(f"{dynsys.__version__}\n{to_toml(settings)}\n{series.names}\n{series.dt!r}".encode())
+    for arrays in (series.trajectories, series.inputs or ()):
+        for array in arrays:
+            digest.update(str(array.shape).encode())
+            if isinstance(array, np.ndarray):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            else:
+                for row in np.linspace(0, array.shape[0] - 1, 64).astype(int).tolist():
+                    digest.update(np.asarray(array[row : row + 1], float).tobytes())
+    return digest.hexdigest()
+
+
+def _outcome(trained: Trained, run: Run, words: tuple[str, ...], noise: float, seconds: float) -> Outcome:
+    return Outcome(
+        scores=trained.scores,
+        kept_at=trained.kept_at,
+        status=tuple(status.value for status in trained.status),
+        best=trained.best,
+        choices=words,
+        noise_level=noise,
+        seconds=seconds,
+        skipped=tuple(int(n) for n in np.asarray(run.state.skipped)),
+    )
+
+
+def _settings(settings: FitSettings | None, model: str | None, seeds: int | None, steps: int | None, changes: Sequence[str]) -> FitSettings:
+    chosen = FitSettings() if settings is None else settings
+    if isinstance(changes, str):
+        raise InvalidValue(f"fit: set must be a list of texts such as ['model.dim=20'], got the text {changes!r}.")
+    short = (("model.name", model), ("training.seeds", seeds), ("training.steps", steps))
+    return with_settings(chosen, [*(f"{name}={value}" for name, value in short if value is not None), *changes])
+
+
+def _trainer(settings: FitSettings, data: Prepared, series: TimeSeries) -> Trainer:
+    training = settings.training
+    n_inputs = 0 if data.inputs is None else data.inputs[0].shape[1]
+    models = make_models(settings, n_obs=data.trajectories[0].shape[1], n_inputs=n_inputs)
+    size = sum(x.shape[0] for x in data.trajectories) * (data.trajectories[0].shape[1] + n_inputs)
+    about = {"length": training.window, "dtype": training.precision}
+    if series.is_lazy and size > training.resident:
+        windows = Streamed(data.trajectories, data.inputs, seed=training.seed, resident=training.resident, **about)
+    else:
+        windows = Windows.of(data.trajectories, data.inputs, **about)
+    plan = Plan(
+        steps=training.steps,
+        batch=training.batch,
+        chunk=chunk_of(training.steps, training.chunk),
+        checkpoints=training.checkpoints,
+        noise=training.noise,
+        clip=training.clip,
+        bound=training.bound,
+    )
+    return Trainer(
+        models,
+        windows,
+        forcing=make_forcing(training),
+        optimizer=make_optimizer(training),
+        loss=Loss(l2=training.l2, manifold=training.manifold, manifold_share=training.manifold_share),
+        plan=plan,
+        key=jr.fold_in(jr.key(training.seed), 2),
+    )
+
+
+def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data: Prepared) -> FreeRunScorer:
+    trajectories, inputs = list(data.trajectories), None if data.inputs is None else list(data.inputs)
+    if parts.validation is not None and min(parts.validation.lengths) >= preparation.history:
+        more = preparation.forward(parts.validation)
+        trajectories += more.trajectories
+        inputs = None if inputs is None or more.inputs is None else inputs + list(more.inputs)
+    choice = settings.selection
+    return FreeRunScorer(
+        trajectories,
+        inputs,
+        starts=choice.starts,
+        steps=choice.steps,
+        bins=choice.bins,
+        smoothing=choice.smoothing,
+        veto=choice.veto,
+        seed=settings.training.seed,
+    )
+
+
+def _train(
+    trainer: Trainer,
+    run: Run,
+    scorer: Callable[[AbstractMap], Scored],
+    checkpoint: Path | None,
+    mark: str,
+    folder: RunFolder | None,
+    tell: Callable[[Progress], None],
+) -> None:
+    saved = time.perf_counter()
+    whole = _snapshot(run)
+
+    def save(run: Run) -> None:
+        nonlocal saved
+        if checkpoint is not None and folder is not None:
+            save_checkpoint(run, checkpoint, fingerprint=mark)
+            folder.write_history(run.history)
+            saved = time.perf_counter()
+
+    try:
+        for told in trainer.run(run, scorer, save):
+            whole = _snapshot(run)
+            tell(told)
+            if time.perf_counter() - saved > SAVE_EVERY:
+                save(run)
+    except KeyboardInterrupt:  # perhaps in the middle of a chunk, so `run` may be half updated
+        save(whole)
+        raise
+
+
+def _snapshot(run: Run) -> Run:
+    """The run as it is now; only what is changed in place is copied."""
+    return dataclasses.replace(run, best_score=run.best_score.copy(), best_step=run.best_step.copy(), history=list(run.history))
+
+
+def _present_columns(data: Prepared, preparation: Preparation) -> TimeSeries:
+    """The prepared series without its delays (of a long file: its first rows): what a model sees of the noise."""
+    return TimeSeries([np.asarray(x[:100_000], float)[:, : preparation.n_obs] for x in data.trajectories], dt=data.dt)
+
+
+def _test_scores(trained: Trained, preparation: Preparation, parts: Parts, seed: int):
+    if parts.test is None:
+        return ()
+    try:
+        prepared = preparation.forward(parts.test)
+        return evaluate(trained.kept[trained.best], preparation, prepared, seed=seed)
+    except DataError:  # a test part shorter than one delay vector or 20 rows: nothing to score, which the report says
+        return ()
+
+
+def _present(parts: Parts) -> tuple[TimeSeries, ...]:
+    return tuple(part for part in (parts.train, parts.validation, parts.test) if part is not None)

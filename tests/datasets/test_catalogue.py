@@ -1,0 +1,207 @@
+"""The systems that ship with the package: formulas from the papers, starts on the attractor, published exponents."""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from dynsys_datasets.catalogue import names, path_of, system
+from dynsys_datasets.errors import DataError, UnknownName
+
+ISSUE = ("Chen", "Chua", "DoublePendulum", "Halvorsen", "Henon", "HindmarshRose", "Lorenz", "Lorenz96", "Rossler", "Thomas")
+
+
+def lorenz96(x):
+    n = len(x)
+    return [(x[(i + 1) % n] - x[i - 2]) * x[i - 1] - x[i] + 8 for i in range(n)]
+
+
+def chua(x, y, z):
+    current = -8 / 7 * x if abs(x) <= 1 else -5 / 7 * x + np.sign(x) * (-8 / 7 + 5 / 7)
+    return [15.6 * (y - x - current), x - y + z, -28 * y]
+
+
+def pendulum(th1, th2, p1, p2):
+    """Hamilton's equations by differentiation of the energy; masses, lengths 1, g 9.81."""
+
+    def energy(q, p):
+        m = jnp.array([[2.0, jnp.cos(q[0] - q[1])], [jnp.cos(q[0] - q[1]), 1.0]])
+        return 0.5 * p @ jnp.linalg.solve(m, p) - 2 * 9.81 * jnp.cos(q[0]) - 9.81 * jnp.cos(q[1])
+
+    by_q, by_p = jax.grad(energy, argnums=(0, 1))(jnp.array([th1, th2]), jnp.array([p1, p2]))
+    return np.concatenate([by_p, -by_q])
+
+
+def hindmarsh_rose(x, y, z):
+    """The form of 1984 in w = y - tx x, changed back."""
+    w = y - 0.03 * x
+    dx = (w - 0.49 * x**3 + x**2 + z) / 0.03
+    return [dx, (-(x**2) - w) + 0.03 * dx, (0.0322 - x - z) / 0.8]
+
+
+BY_HAND = {
+    "Lorenz": lambda x, y, z: [10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z],
+    "Rossler": lambda x, y, z: [-y - z, x + 0.2 * y, 0.2 + z * (x - 5.7)],
+    "Chua": chua,
+    "Thomas": lambda x, y, z: [-1.85 * x + 10 * np.sin(y), -1.85 * y + 10 * np.sin(z), -1.85 * z + 10 * np.sin(x)],
+    "Lorenz96": lambda *x: lorenz96(x),
+    "Chen": lambda x, y, z: [35 * (y - x), -7 * x - x * z + 28 * y, x * y - 3 * z],
+    "Halvorsen": lambda x, y, z: [-1.4 * a - 4 * b - 4 * c - b * b for a, b, c in ((x, y, z), (y, z, x), (z, x, y))],
+    "HindmarshRose": hindmarsh_rose,
+    "HindmarshRoseBursting": lambda x, y, z: [y - x**3 + 3 * x**2 - z + 3.25, 1 - 5 * x**2 - y, 0.006 * (4 * (x + 1.6) - z)],
+    "DoublePendulum": pendulum,
+    "Henon": lambda x, y: [1 - 1.4 * x**2 + y, 0.3 * x],
+}
+
+
+def states(record, count=20):
+    return np.random.default_rng(0).normal(size=(count, record.dim)) * 2 + record.start
+
+
+def test_the_ten_systems_are_there_and_sorted():
+    assert set(ISSUE) <= set(names())
+    assert names() == tuple(sorted(names()))
+    assert set(names("flow")) | set(names("map")) == set(names())
+    assert "Henon" in names("map")
+    assert set(BY_HAND) == set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_equations_by_hand(name):
+    record = system(name)
+    for z in states(record):
+        expected = np.asarray(BY_HAND[name](*z), dtype=float)
+        # at most about twenty operations on numbers up to 1e3: 1e-12 of the largest term
+        assert_allclose(record.field(0.0, z), expected, rtol=1e-11, atol=1e-12 * (1 + np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", names())
+def test_one_field_on_three_libraries(name):
+    record = system(name)
+    z = states(record, 1)[0]
+    expected = record.field(0.0, z)
+    assert type(expected) is np.ndarray
+    on_jax = jax.jit(lambda z: record.field(0.0, z))(jnp.asarray(z))
+    on_torch = record.field(0.0, torch.from_numpy(z))
+    scale = 1 + np.abs(expected).max()
+    # XLA may fuse a product and a sum into one rounding; 1e-13 of the scale covers it
+    assert_allclose(on_jax, expected, atol=1e-13 * scale)
+    assert_allclose(on_torch.numpy(), expected, atol=1e-13 * scale)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_file_is_complete(name):
+    record = system(name)
+    assert record.file.name == name
+    assert path_of(name).parent.name == record.kind
+    assert len(record.file.source) > 40
+    assert len(record.file.about) > 60
+    assert any(str(year) in record.file.source for year in range(1960, 2030))
+    facts = {entry.name for entry in record.file.computed}
+    wanted = {"lyapunov_spectrum", "mean_divergence", "kaplan_yorke", "mean", "std"} | ({"period"} if record.kind == "flow" else set())
+    assert facts == wanted
+    assert all(entry.script == "scripts/regenerate_facts.py" and entry.version for entry in record.file.computed)
+    assert r"\begin{aligned}" in record.latex()
+    assert record.latex().count("{") == record.latex().count("}")
+
+
+@pytest.mark.parametrize("name", names())
+def test_start_lies_in_the_attractor(name):
+    record = system(name)
+    mean, std = (np.asarray(record.fact(key).value) for key in ("mean", "std"))
+    # a chaotic attractor seldom reaches beyond six standard deviations of its mean; tests/dynsys has the sharp test
+    assert np.all(np.abs(record.start - mean) < 6 * std + 1e-9)
+
+
+PUBLISHED = {
+    "Lorenz": [(0, 0.9056, 0.003), (1, 0.0, 0.002), (2, -14.572, 0.003)],  # Sprott 2003, Chaos and Time-Series Analysis
+    "Rossler": [(0, 0.0714, 0.002), (1, 0.0, 0.002), (2, -5.3943, 0.005)],  # the same
+    "Henon": [(0, 0.4192, 0.002), (1, -1.623, 0.002)],  # the same: 0.41922, -1.62319
+    "Chen": [(0, 2.027, 0.03), (1, 0.0, 0.01), (2, -12.027, 0.03)],  # Chen & Ueta system, e.g. Lu, Chen 2002
+}
+
+
+@pytest.mark.parametrize(("name", "index", "value", "tolerance"), [(n, *row) for n, rows in PUBLISHED.items() for row in rows])
+def test_stored_exponents_agree_with_published_ones(name, index, value, tolerance):
+    assert abs(system(name).fact("lyapunov_spectrum").value[index] - value) <= tolerance
+
+
+@pytest.mark.parametrize("name", names())
+def test_stored_exponents_are_consistent(name):
+    record = system(name)
+    spectrum, divergence = record.fact("lyapunov_spectrum"), record.fact("mean_divergence")
+    values, errors = np.asarray(spectrum.value), np.asarray(spectrum.error)
+    # the two come from runs of their own: four standard errors of the difference, and 1e-3 for the fourth-order step
+    assert abs(values.sum() - divergence.value) < 4 * (divergence.error + np.sqrt((errors**2).sum())) + 1e-3 * (1 + abs(values).max())
+    assert values[0] > 4 * errors[0]  # every one is chaotic
+    if record.kind == "flow":
+        nearest = np.argmin(np.abs(values))
+        assert abs(values[nearest]) < 4 * errors[nearest] + 1e-3  # and has a neutral direction along the flow
+    sums = np.cumsum(values)
+    last = np.flatnonzero(sums >= -1e-9)[-1]
+    if last + 1 < len(values):
+        assert_allclose(record.fact("kaplan_yorke").value, last + 1 + sums[last] / -values[last + 1], atol=0.02)
+
+
+def test_the_pendulum_is_hamiltonian():
+    record = system("DoublePendulum")
+    for z in states(record, 5):
+        jacobian = np.asarray(jax.jacfwd(lambda z: record.field(0.0, z))(jnp.asarray(z)))
+        symplectic = np.block([[np.zeros((2, 2)), np.eye(2)], [-np.eye(2), np.zeros((2, 2))]])
+        product = symplectic @ jacobian
+        # J times a Hamiltonian matrix is symmetric; entries are up to 1e3
+        assert_allclose(product, product.T, atol=1e-9)
+    spectrum = record.fact("lyapunov_spectrum").value
+    for one, other in itertools.pairwise((spectrum[0], -spectrum[3])):
+        assert math.isclose(one, other, rel_tol=0.02)
+
+
+def test_unknown_names_have_close_matches():
+    with pytest.raises(UnknownName, match=r"unknown system 'lorenz'.*Did you mean 'Lorenz'"):
+        system("lorenz")
+    with pytest.raises(UnknownName, match="Did you mean 'flow'"):
+        names("flows")
+
+
+def test_a_users_own_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(path_of("Lorenz").read_text().replace('name = "Lorenz"', 'name = "Mine"').replace("rho = 28", "rho = 45"))
+    assert system(path).name == system(str(path)).name == "Mine"
+    assert system(path).parameters["rho"] == 45
+    path.write_text(path.read_text().replace("sigma*(y", "sgima*(y"))
+    with pytest.raises(DataError, match=r"^mine\.toml: unknown name 'sgima' in 'sgima\*\(y - x\)'; known: .*Did you mean 'sigma'\?$"):
+        system(path)
+
+
+def test_sizes():
+    assert system("Lorenz96", n=40).dim == 40
+    assert len(set(np.round(system("Lorenz96", n=40).start, 6))) == 40  # not a repeated, symmetric state
+    x = np.random.default_rng(0).normal(size=7)
+    assert_allclose(system("Lorenz96", n=7).field(0.0, x), lorenz96(x), atol=1e-12)
+
+
+def test_stored_facts_are_recomputed_by_their_script():
+    root = Path(__file__).parents[2]
+    sample = ["Henon", names("flow")[date.today().toordinal() % len(names("flow"))]]  # another flow every day
+    command = [sys.executable, str(root / "scripts" / "regenerate_facts.py"), *sample, "--dry", "--points", "20000", "--steps", "200000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, line in zip(sample, done.stdout.splitlines(), strict=True):
+        row = json.loads(line)
+        assert row["system"] == name
+        value, error = (np.asarray(part) for part in row["lyapunov_spectrum"])
+        stored = system(name).fact("lyapunov_spectrum")
+        # a short run: 6 of its standard errors (16 segments know them to a fifth), and 0.3 % of the largest for its transient
+        allowed = 6 * (error + np.asarray(stored.error)) + 0.003 * np.abs(stored.value).max()
+        assert np.all(np.abs(value - np.asarray(stored.value)) < allowed)
