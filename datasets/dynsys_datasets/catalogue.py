@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 
 from dynsys_datasets.equation import Program, compile_program
 from dynsys_datasets.equation.latex import latex, symbol
+from dynsys_datasets.equation.tree import Node
 from dynsys_datasets.errors import DataError, InvalidValue, UnknownName
 from dynsys_datasets.schema import KINDS, Computed, Family, SystemFile, read_file
 
@@ -205,6 +206,11 @@ class SystemRecord:
         blocks = {family.name: file.block(family).shape for family in file.state}
         start = tuple((name, _stretched(value, blocks[name], name, self.name)) for name, value in file.start)
         return SystemRecord(dataclasses.replace(file, start=start))
+
+    @property
+    def trees(self) -> tuple[tuple[str, tuple[str, ...], Node], ...]:
+        """(target, its indices, syntax tree) of every definition and equation, in the order in which they are evaluated."""
+        return self._program.trees
 
     def latex(self) -> str:
         r"""The equations as LaTeX, an `aligned` block: definitions first, then one line for each state."""
