@@ -18,6 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 OLDEST = (3, 11)
 TESTED = ("python3.13", "python3.12", "python3.11")
 BUILD = ["hatchling", "editables"]
+NO_DEPENDENCIES = os.path.join("tests", "no-deps.txt")
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip"
 
 
@@ -111,9 +112,9 @@ def child_environment(**more):
 
 
 def _state():
-    """Everything that makes an installation out of date when it changes: the two files, and where the repository lies."""
+    """Everything that makes an installation out of date when it changes: the three files, and where the repository lies."""
     digest = hashlib.sha256(ROOT.encode())
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in ("pyproject.toml", "constraints.txt", NO_DEPENDENCIES):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -163,6 +164,9 @@ def _install(python, extras, say):
     target = "{}[{}]".format(ROOT, ",".join(extras)) if extras else ROOT
     named = "dynsys[{}]".format(",".join(extras)) if extras else "dynsys"
     steps.append((f"Installing {named} and what it needs", [*pip, "--no-build-isolation", "-e", target]))
+    if "dev" in extras:
+        words = "Installing the packages that tests compare with"
+        steps.append((words, [*pip, "--no-deps", "-r", os.path.join(ROOT, NO_DEPENDENCIES)]))
     for words, command in steps:
         say(f"{words} ...")
         if subprocess.call(command, stdin=subprocess.DEVNULL, env=child_environment()) != 0:

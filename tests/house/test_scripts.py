@@ -17,7 +17,8 @@ def setup(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("_setup_under_test", ROOT / "scripts/_setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("pyproject.toml", "constraints.txt"):
+    (tmp_path / "tests").mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "tests/no-deps.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     monkeypatch.setattr(module, "ROOT", str(tmp_path))
     return module
@@ -130,6 +131,24 @@ def test_torch_is_installed_first_alone_and_exactly(setup, monkeypatch):
     commands.clear()
     setup._install("python", ["report"], say=str)
     assert not any(word.startswith("torch") for command in commands for word in command)
+
+
+def test_packages_to_compare_with_come_last_and_without_their_dependencies(setup, monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setattr(setup.subprocess, "call", lambda command, **_: commands.append(command) or 0)
+    setup._install("python", ["dev"], say=str)
+    assert commands[-1][-3:] == ["--no-deps", "-r", str(tmp_path / "tests" / "no-deps.txt")]
+    assert not any("--no-deps" in command for command in commands[:-1])
+    commands.clear()
+    setup._install("python", ["report"], say=str)
+    assert not any("--no-deps" in command for command in commands)
+
+
+def test_a_change_of_the_packages_to_compare_with_installs_again(setup, tmp_path):
+    before = setup._state()
+    with open(tmp_path / "tests" / "no-deps.txt", "a") as file:
+        file.write("another==1.0\n")
+    assert setup._state() != before
 
 
 @pytest.mark.parametrize("name", ["_setup.py", "test", "demo"])
