@@ -15,7 +15,8 @@ from array_api_compat import array_namespace
 
 from dynsys_datasets.equation import Program, compile_program
 from dynsys_datasets.equation.latex import latex, symbol
-from dynsys_datasets.equation.tree import Node
+from dynsys_datasets.equation.syntax import parse
+from dynsys_datasets.equation.tree import Item, Name, Node, walk
 from dynsys_datasets.errors import DataError, InvalidValue, UnknownName
 from dynsys_datasets.schema import KINDS, Computed, Family, SystemFile, read_file
 
@@ -75,9 +76,28 @@ class SystemRecord:
         self._program = self._compile(file.equations)
         self._diffusion = self._compile(file.diffusion) if file.kind == "sde" else None
         self._linear = self._compile(file.linear) if file.linear else None
+        self._starts = self._compile_start()
 
     def _compile(self, equations: tuple[tuple[str, str], ...]) -> Program:
         return compile_program(self.file.names(), dict(equations), dict(self.file.define), where=self.file.file)
+
+    def _compile_start(self) -> Program | None:
+        """The program of the starts that are expressions of the place, if there are any; they may name no state, input or time."""
+        given = dict(self.file.start)
+        if not any(isinstance(value, str) for value in given.values()):
+            return None
+        texts, names = {}, self.file.names()
+        for family in self.file.state:
+            value = given[family.name]
+            index = f"[{', '.join(family.indices)}]" if family.indices else ""
+            texts[family.name + index] = value if isinstance(value, str) else "0"
+        where = f"{self.file.file}: [start]"
+        for text in texts.values():
+            used = {part.name for part in walk(parse(text, where)) if isinstance(part, Name | Item)}
+            for block in (*names.state, *names.inputs):
+                if block.name in used:
+                    raise DataError(f"{where}: {text!r} names {block.name!r}; a start is made of numbers, parameters, indices and axes")
+        return compile_program(dataclasses.replace(names, time=False), texts, {}, where=where)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SystemRecord) and self.file == other.file
@@ -137,11 +157,14 @@ class SystemRecord:
     @property
     def start(self) -> np.ndarray:
         """A state on the attractor (near it, if sizes were changed), (M,), float64."""
-        given, parts = dict(self.file.start), []
+        made = self._starts(0.0, np.zeros(self.dim), None, self._values) if self._starts else np.zeros(self.dim)
+        given, begin = dict(self.file.start), 0
         for family in self.file.state:
-            block = self.file.block(family)
-            parts.append(np.broadcast_to(np.asarray(given[family.name], dtype=np.float64), block.shape).ravel())
-        return np.concatenate(parts)
+            block, value = self.file.block(family), given[family.name]
+            if not isinstance(value, str):
+                made[begin : begin + block.size] = np.broadcast_to(np.asarray(value, dtype=np.float64), block.shape).ravel()
+            begin += block.size
+        return made
 
     @property
     def dt(self) -> float:
@@ -167,6 +190,21 @@ class SystemRecord:
         values = self._values if parameters is None else parameters
         found = self._program(t, z, u, values, delayed)
         return found + self._linear(t, z, u, values) if self._linear else found
+
+    def linear(self, t: Any, z: Any, u: Any = None, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The part of a field's right-hand side that stands in [linear], (M,); InvalidValue if the file has none."""
+        return self.linear_program(t, z, u, self._values if parameters is None else parameters)
+
+    def nonlinear(self, t: Any, z: Any, u: Any = None, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The part of the right-hand side that stands in [equations], (M,); `field` is the sum of it and of `linear`."""
+        return self._program(t, z, u, self._values if parameters is None else parameters)
+
+    @property
+    def linear_program(self) -> Program:
+        """The compiled [linear] part, with its syntax trees and its `symbol`; InvalidValue if the file has none."""
+        if self._linear is None:
+            raise InvalidValue(f"{self.name}: there is no table [linear] in this system of kind {self.kind!r}.")
+        return self._linear
 
     def diffusion(self, t: Any, z: Any, u: Any = None, parameters: Mapping[str, Any] | None = None) -> Any:
         """The noise amplitude of each state of a stochastic system, (M,); each state has its own Wiener process."""
@@ -225,6 +263,8 @@ class SystemRecord:
 
 
 def _stretched(value: Any, shape: tuple[int, ...], name: str, who: str) -> Any:
+    if isinstance(value, str):
+        return value
     values = np.asarray(value, dtype=np.float64)
     if values.ndim == 0 or values.shape == shape:
         return value

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dynsys_datasets.equation import Block, Names, constant, parse_target
-from dynsys_datasets.equation.syntax import check_name
+from dynsys_datasets.equation.syntax import check_name, parse
+from dynsys_datasets.equation.tree import Item, Name, walk
 from dynsys_datasets.errors import DataError, did_you_mean
 
 KINDS = ("flow", "map", "delay", "sde", "field")
@@ -51,20 +52,24 @@ class Family:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a field's periodic grid: number of points and length."""
+    """One axis of a field's periodic grid: points, a number or the name of a size; length, a number or a parameter's name."""
 
     name: str
-    points: int
-    length: float
+    points: int | str
+    length: float | str
 
 
 @dataclass(frozen=True)
 class Time:
-    """`dt`: the usual sampling interval; `period`: the dominant period or None; both in `unit`."""
+    """`dt`: the usual sampling interval; `period`: the dominant period or None; both in `unit`.
+
+    `step`: the step of the integrator that is accurate enough for a field, at most dt; None for other kinds.
+    """
 
     dt: float
     period: float | None
     unit: str
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class SystemFile:
     calculus: str
     grid: tuple[Axis, ...]
     linear: tuple[tuple[str, str], ...]
-    start: tuple[tuple[str, Nested], ...]
+    start: tuple[tuple[str, Nested | str], ...]  # a text is an expression of the place, x or i
     time: Time
     wraps: tuple[tuple[str, float], ...]
     computed: tuple[Computed, ...]
@@ -106,8 +111,8 @@ class SystemFile:
     def indices(self) -> dict[str, int]:
         """How many values each index takes; the axes of a grid are indices too."""
         sizes = dict(self.sizes)
-        found = {name: size if isinstance(size, int) else sizes[size] for name, size in self.index}
-        return found | {axis.name: axis.points for axis in self.grid}
+        counts = (*self.index, *((axis.name, axis.points) for axis in self.grid))
+        return {name: size if isinstance(size, int) else sizes[size] for name, size in counts}
 
     def names(self) -> Names:
         """What an equation of this file may name, with shapes."""
@@ -156,7 +161,7 @@ def from_table(table: Mapping[str, Any], where: str) -> SystemFile:
     if kind in ("sde", "field") and (missing := {"sde": "diffusion", "field": "grid"}[kind]) not in table:
         raise DataError(f"{where}: kind = {kind!r} needs a table [{missing}]")
     sizes = tuple((name, _count(size, f"{where}: sizes.{name}")) for name, size in _table(table, "sizes", where).items())
-    grid = tuple(_axis(name, axis, where) for name, axis in _table(table, "grid", where).items())
+    grid = tuple(_axis(name, axis, dict(sizes), where) for name, axis in _table(table, "grid", where).items())
     found = SystemFile(
         file=where,
         name=_text(table, "name", where),
@@ -174,7 +179,7 @@ def from_table(table: Mapping[str, Any], where: str) -> SystemFile:
         calculus=_calculus(table, where),
         grid=grid,
         linear=_pairs(table, "linear", where),
-        start=tuple((name, _nested(value, f"{where}: start.{name}")) for name, value in _table(table, "start", where).items()),
+        start=tuple((name, _start(value, f"{where}: start.{name}")) for name, value in _table(table, "start", where).items()),
         time=_time(table, kind, where),
         wraps=tuple((name, constant(value, f"{where}: wraps.{name}")) for name, value in _table(table, "wraps", where).items()),
         computed=tuple(_computed(entry, where) for entry in _list(table, "computed", where)),
@@ -202,6 +207,13 @@ def _check_names(found: SystemFile, where: str) -> None:
                 raise DataError(f"{where}: the name {name!r} stands in {group} {again}; each name may have one meaning")
             seen[name] = group
     indices = found.indices()
+    for axis in found.grid:
+        numbers = [parameter.name for parameter in found.parameters if isinstance(parameter.value, float) and parameter.value > 0]
+        if isinstance(axis.length, str) and axis.length not in numbers:
+            raise DataError(
+                f"{where}: grid.{axis.name}.length is {axis.length!r}; wanted a positive number, or the name of a parameter "
+                f"that is one: {', '.join(numbers) or 'none'}.{did_you_mean(axis.length, numbers)}"
+            )
     for family in (*found.state, *found.inputs):
         for index in family.indices:
             if index not in indices:
@@ -223,7 +235,7 @@ def _check_start(found: SystemFile, where: str) -> None:
     for name, value in given.items():
         if name not in states:
             raise DataError(f"{where}: start.{name} is not in state; known: {', '.join(sorted(states))}.{did_you_mean(name, states)}")
-        shape = _shape(value, f"{where}: start.{name}")
+        shape = () if isinstance(value, str) else _shape(value, f"{where}: start.{name}")
         if shape not in ((), states[name].shape):
             raise DataError(f"{where}: start.{name} has shape {shape}, wanted a number or shape {states[name].shape}")
     missing = sorted(set(states) - set(given))
@@ -300,14 +312,18 @@ def _range(value: Any, sizes: Mapping[str, int], where: str) -> str | int:
     raise DataError(f'{where} is {value!r}; wanted "0..n-1" with n from [sizes] (known: {known}), or "0..19"')
 
 
-def _axis(name: str, value: Any, where: str) -> Axis:
+def _axis(name: str, value: Any, sizes: Mapping[str, int], where: str) -> Axis:
     if not isinstance(value, dict):
         raise DataError(f'{where}: grid.{name} is {value!r}; wanted {{points = 128, length = "2*pi"}}')
     _check_keys(value, ("points", "length"), ("points", "length"), f"{where}: grid.{name}")
-    length = constant(value["length"], f"{where}: grid.{name}.length")
-    if not length > 0:
-        raise DataError(f"{where}: grid.{name}.length must be positive, got {length:g}")
-    return Axis(name, _count(value["points"], f"{where}: grid.{name}.points"), length)
+    points, length = value["points"], value["length"]
+    if not (isinstance(points, str) and points in sizes):
+        points = _count(points, f"{where}: grid.{name}.points")
+    if not (isinstance(length, str) and isinstance(parse(length, f"{where}: grid.{name}.length"), Name)) or length == "pi":
+        length = constant(length, f"{where}: grid.{name}.length")
+        if not length > 0:
+            raise DataError(f"{where}: grid.{name}.length must be positive, got {length:g}")
+    return Axis(name, points, length)
 
 
 def _parameter(name: str, value: Any, where: str) -> Parameter:
@@ -322,6 +338,13 @@ def _nested(value: Any, where: str, depth: int = 0) -> Nested:
     if isinstance(value, list) and depth < 3:
         return tuple(_nested(part, where, depth + 1) for part in value)
     return constant(value, where)
+
+
+def _start(value: Any, where: str) -> Nested | str:
+    """Numbers, or the text of an expression that names something: `catalogue.py` compiles it."""
+    if isinstance(value, str) and any(isinstance(part, Name | Item) and part != Name("pi") for part in walk(parse(value, where))):
+        return value
+    return _nested(value, where)
 
 
 def _shape(value: Nested, where: str) -> tuple[int, ...]:
@@ -344,13 +367,16 @@ def _time(table: Mapping[str, Any], kind: str, where: str) -> Time:
     if kind == "map" and "time" not in table:
         return Time(1.0, None, "steps")
     value = _table(table, "time", where)
-    _check_keys(value, ("dt", "period", "unit"), ("dt",), f"{where}: time")
+    _check_keys(value, ("dt", "period", "unit", "step"), ("dt",), f"{where}: time")
     dt = constant(value["dt"], f"{where}: time.dt")
     period = constant(value["period"], f"{where}: time.period") if "period" in value else None
     if not dt > 0 or (period is not None and not period > 0):
         raise DataError(f"{where}: time.dt and time.period must be positive, got dt = {dt:g}, period = {period}")
     unit = _text(value, "unit", f"{where}: time") if "unit" in value else "time units of the equations"
-    return Time(dt, period, unit)
+    step = constant(value["step"], f"{where}: time.step") if "step" in value else None
+    if step is not None and (kind != "field" or not 0 < step <= dt):
+        raise DataError(f"{where}: time.step belongs to kind = 'field' and lies between 0 and dt = {dt:g}, got {step:g} in kind = {kind!r}")
+    return Time(dt, period, unit, step)
 
 
 def _computed(entry: Any, where: str) -> Computed:

@@ -160,7 +160,7 @@ BAD = [
     ('r = "a*x"', 'a = "x"', "stands in define and in parameters too"),
     ("x = 1\ny", "y", r"\[start\] has no value for x"),
     ("y = [0.1, 0.2, 0.3]", "y = [0.1, 0.2]", "has shape"),
-    ("y = [0.1, 0.2, 0.3]", 'y = "x"', "no names"),
+    ("y = [0.1, 0.2, 0.3]", 'y = "x"', "names 'x'; a start is made of numbers"),
     ("y = [0.1, 0.2, 0.3]", "y = 1\nw = 1", "start.w is not in state"),
     ("dt = 0.1", "", "the key 'dt' is missing"),
     ("dt = 0.1", "dt = 0", "must be positive"),

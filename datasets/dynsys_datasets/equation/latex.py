@@ -64,8 +64,8 @@ def _render(node: Node) -> tuple[str, int]:
             return rf"\sum_{{{symbol(index)}}} {_at(body, _MULTIPLY)}", _ADD
         case Delayed(what, lag):
             return rf"{latex(what)}\left(t - {_at(lag, _MULTIPLY)}\right)", _ATOM
-        case Derivative(body, None, _):
-            return rf"\nabla^2 {_at(body, _ATOM)}", _MULTIPLY
+        case Derivative(body, None, order):
+            return rf"\nabla^{{{order}}} {_at(body, _ATOM)}", _MULTIPLY
         case Derivative(body, axis, order):
             return rf"\partial_{{{axis}}}{'' if order == 1 else f'^{{{order}}}'} {_at(body, _ATOM)}", _MULTIPLY
     return "", _ATOM

@@ -34,14 +34,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Names:
-    """Everything that an equation may name. `grid` (axis -> length) is there for fields only."""
+    """Everything that an equation may name. `grid` (axis -> length, a number or a parameter's name) is there for fields only."""
 
     state: tuple[Block, ...]
     parameters: tuple[Block, ...] = ()
     inputs: tuple[Block, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     indices: Mapping[str, int] = field(default_factory=dict)
-    grid: Mapping[str, float] = field(default_factory=dict)
+    grid: Mapping[str, float | str] = field(default_factory=dict)
     time: bool = True
 
 
@@ -75,6 +75,26 @@ class Program:
             return xp.concat([xp.reshape(part, (-1,)) for part in parts])
         return np.array(parts) if env.numpy else xp.stack(parts)
 
+    def symbol(self, xp: Any, parameters: Mapping[str, Any]) -> Any:
+        """The response of every state's equation to a wave in every state, (C, C, *grid) complex, for C states on one grid.
+
+        Entry [a, b] at wave number k is the factor by which the equation of state a multiplies exp(i k x) in state b: the
+        symbol of a linear operator with constant coefficients, exact, in the order of `numpy.fft.fftn`. For any other
+        program the numbers mean nothing; the caller must compare. xp: the array namespace to work in.
+        """
+        shape = self.names.state[0].shape
+        count, size = len(self.names.state), math.prod(shape)
+        rows = []
+        for k in range(count):
+            z = np.zeros((count, size), dtype=np.complex128)
+            z[k] = 1.0
+            env = Env(xp, xp.asarray(z.ravel()), 0.0, None, parameters, self.names)
+            env.waves = True
+            for name, closure in self._definitions:
+                env.values[name] = closure(env)
+            rows.append(xp.stack([xp.broadcast_to(env.array(closure(env)), shape) for closure in self._outputs]))
+        return xp.stack(rows, axis=1)
+
     def lags(self, parameters: Mapping[str, Any]) -> tuple[float, ...]:
         """The delays of a delay equation in the order in which `delayed` wants the past states."""
         env = Env(np, np.zeros(sum(block.size for block in self.names.state)), 0.0, None, parameters, self.names)
@@ -82,12 +102,15 @@ class Program:
 
 
 class Env:
-    """The values of one evaluation: states, inputs, parameters and definitions by name, all in the library of the state."""
+    """The values of one evaluation: states, inputs, parameters and definitions by name, all in the library of the state.
 
-    __slots__ = ("delayed", "like", "numpy", "t", "torch", "values", "xp")
+    waves: the values of states are amplitudes of waves, and derivatives multiply them; see `Program.symbol`.
+    """
+
+    __slots__ = ("delayed", "like", "numpy", "t", "torch", "values", "waves", "xp")
 
     def __init__(self, xp: Any, z: Any, t: Any, u: Any, parameters: Mapping[str, Any], names: Names):
-        self.xp, self.like, self.t = xp, z, t
+        self.xp, self.like, self.t, self.waves = xp, z, t, False
         self.numpy, self.torch = is_numpy_namespace(xp), is_torch_namespace(xp)
         self.delayed: list[Env] = []
         self.values = values = {block.name: self.adopt(parameters[block.name]) for block in names.parameters}

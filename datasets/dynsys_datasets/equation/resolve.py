@@ -190,8 +190,10 @@ class _Compiler:
             return (lambda env: size), frozenset()
         if name in self.names.indices:
             self.usable(name, free)
-            shape = tuple(self.names.indices[name] if other == name else 1 for other in self.axes)
-            positions = np.arange(self.names.indices[name], dtype=np.float64).reshape(shape)
+            size, length = self.names.indices[name], self.names.grid.get(name)
+            positions = np.arange(size, dtype=np.float64).reshape([size if other == name else 1 for other in self.axes])
+            if length is not None:  # an axis of a grid is the coordinate, from 0 to length
+                return (lambda env: env.xp.asarray(positions / size, dtype=env.like.dtype) * _length(env, length)), frozenset((name,))
             return (lambda env: env.xp.asarray(positions, dtype=env.like.dtype)), frozenset((name,))
         if name not in self.shapes:
             known = self.known()
@@ -308,23 +310,64 @@ class _Compiler:
             known = sorted(self.names.grid)
             self.source.refuse(f"unknown axis {axis!r} in @; known: {', '.join(known)}.{did_you_mean(axis, known)}")
         inner, _ = self.visit(body, free)
-        along = [(self.axes[name], self.multiplier(name, order)) for name in ([axis] if axis else self.names.grid)]
         full = tuple(self.names.indices[name] if name in self.names.grid else 1 for name in self.axes)
+        return (self.inverse(inner, full) if order < 0 else self.spectral(inner, axis, order, full)), frozenset(self.names.grid)
+
+    def spectral(self, inner: Closure, axis: str | None, order: int, full: tuple[int, ...]) -> Closure:
+        """diff along one axis, or with axis None the sum over all axes."""
+        along = []
+        for name in [axis] if axis else self.names.grid:
+            half, whole = (self.multiplier(name, order, waves) for waves in (_half, _whole))
+            along.append((self.axes[name], self.names.indices[name], self.names.grid[name], half, whole))
 
         def run(env: Env) -> Any:
             xp = env.xp
             value = xp.broadcast_to(env.array(inner(env)), full)
-            parts = [xp.real(xp.fft.ifft(xp.fft.fft(value, axis=k) * xp.asarray(factor), axis=k)) for k, factor in along]
+            parts = []
+            for k, points, length, half, whole in along:
+                factor = xp.asarray(whole if env.waves else half) / _length(env, length) ** order
+                parts.append(value * factor if env.waves else xp.fft.irfft(xp.fft.rfft(value, axis=k) * factor, n=points, axis=k))
             return sum(parts[1:], parts[0])
 
-        return run, frozenset(self.names.grid)
+        return run
 
-    def multiplier(self, axis: str, order: int) -> np.ndarray:
+    def inverse(self, inner: Closure, full: tuple[int, ...]) -> Closure:
+        """The periodic solution of laplacian(p) = v - mean(v) that has mean zero."""
+        axes = tuple(self.axes[name] for name in self.names.grid)
+        squares = [(self.multiplier(name, 2, _whole), length) for name, length in self.names.grid.items()]
+        mean = np.zeros(full, dtype=bool)
+        mean[(0,) * len(full)] = True
+
+        def run(env: Env) -> Any:
+            xp = env.xp
+            value = xp.broadcast_to(env.array(inner(env)), full)
+            laplacian = sum(xp.real(xp.asarray(factor)) / _length(env, length) ** 2 for factor, length in squares)
+            first = xp.asarray(mean)
+            factor = xp.where(first, xp.zeros_like(laplacian), 1.0 / xp.where(first, xp.ones_like(laplacian), laplacian))
+            return value * factor if env.waves else xp.real(xp.fft.ifftn(xp.fft.fftn(value, axes=axes) * factor, axes=axes))
+
+        return run
+
+    def multiplier(self, axis: str, order: int, waves: Callable[[int], np.ndarray]) -> np.ndarray:
+        """(i k)**order for the waves of an axis of length 1, along that axis of the values."""
         points = self.names.indices[axis]
-        wave = 2 * np.pi / self.names.grid[axis] * np.fft.fftfreq(points, 1 / points)
+        wave = waves(points)
         if order % 2 and points % 2 == 0:
             wave[points // 2] = 0.0  # the highest wave of an even grid has no sign, hence no odd derivative
-        return ((1j * wave) ** order).reshape([points if name == axis else 1 for name in self.axes])
+        return ((2j * np.pi * wave) ** order).reshape([-1 if name == axis else 1 for name in self.axes])
+
+
+def _half(points: int) -> np.ndarray:
+    return np.arange(points // 2 + 1, dtype=np.float64)
+
+
+def _whole(points: int) -> np.ndarray:
+    return np.fft.fftfreq(points, 1 / points)
+
+
+def _length(env: Env, length: float | str) -> Any:
+    """The length of an axis: its number, or the value of the parameter that it names."""
+    return env.values[length] if isinstance(length, str) else length
 
 
 def _heaviside(env: Env, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
     expression   number | name | family[i + 1, j] | -a | a + b | a - b | a * b | a / b | a ** b | f(a, ...)
                  | where(a < b, c, d) | sum(j, a) | delay(x, lag) | diff(a, axis, order) | laplacian(a)
+                 | invlaplacian(a)
 
 Python's own grammar only reads the text (`ast.parse`); our walk then keeps the node types above and refuses everything
 else, so that nothing in a file can call, import or look up anything. Length, nesting, names and exponents are bounded.
@@ -43,7 +44,7 @@ FUNCTIONS = {
     **dict.fromkeys(("min", "max"), (2, 8)),
     "where": (3, 3),
 }
-FORMS = ("sum", "delay", "diff", "laplacian")
+FORMS = ("sum", "delay", "diff", "laplacian", "invlaplacian")
 RESERVED = (*FUNCTIONS, *FORMS, "pi", "t")
 
 _ALLOWED = re.compile(r"[A-Za-z0-9_+\-*/().,\[\]<>=! ]*")
@@ -275,5 +276,8 @@ class _Walk:
                 return Derivative(body, axis, order)
             case "laplacian", [body]:
                 return Derivative(body, None, 2)
+            case "invlaplacian", [body]:
+                return Derivative(body, None, -2)
         forms = {"sum": "sum(index, expression)", "delay": "delay(state, lag)", "laplacian": "laplacian(expression)"}
+        forms["invlaplacian"] = "invlaplacian(expression)"
         self.source.refuse(f"{name}(...) in @ must be written {forms.get(name, 'diff(expression, axis, order) with order 1 to 8')}")

@@ -80,7 +80,10 @@ class Delayed:
 
 @dataclass(frozen=True)
 class Derivative:
-    """diff(body, axis, order): a spatial derivative on the periodic grid of a field; axis None is the Laplacian."""
+    """diff(body, axis, order): a spatial derivative on the periodic grid of a field.
+
+    With axis None it is the Laplacian (order 2) or its inverse with mean zero (order -2).
+    """
 
     body: "Node"
     axis: str | None
