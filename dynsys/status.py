@@ -15,6 +15,7 @@ class Status(enum.Enum):
     NOT_FINITE_LOSS = "not_finite_loss"
     DEAD = "dead"
     STOPPED = "stopped"
+    FAILED = "failed"
 
     @property
     def ok(self) -> bool:
@@ -35,5 +36,6 @@ _REMEDIES = {
     Status.NOT_FINITE_LOSS: "Loss or gradient stayed NaN or inf. Try a lower learning rate, more forcing (larger alpha, smaller tau), "
     "shorter windows, or standardised data.",
     Status.DEAD: "The free run is constant or leaves the data. Train longer, try more seeds, another forcing strength, or a larger model.",
+    Status.FAILED: "The work raised an error; its reason is stored beside it. Mend that, and run the failed tasks again.",
     Status.STOPPED: "The run was stopped before its end. Run the same command again to resume it.",
 }

@@ -184,9 +184,7 @@ class Dataset:
                 raise DataError(f"{self.path.name}: {name} has no {', '.join(lacking)}; it holds {', '.join(group)}. Build it with --long.")
             facts = json.loads(str(group.attrs["facts"]))
             arrays = {key: np.asarray(group[key]) for key in keys}
-        return Series(
-            name, tuple(facts["names"]), facts["dt"], self.recipe.per_period, facts["lyapunov"], tuple(facts["wraps"]), arrays
-        )
+        return Series(name, tuple(facts["names"]), facts["dt"], self.recipe.per_period, facts["lyapunov"], tuple(facts["wraps"]), arrays)
 
     def facts(self, name: str) -> dict[str, Any]:
         """What is known of the making of a system's series: solver, calls of the field, error of the check."""
@@ -198,7 +196,7 @@ def _make_part(name: str, recipe: Recipe, path: str) -> dict[str, Any]:
     """Make one system's series and write them to a file of their own; runs in a worker."""
     made = generate(name, recipe)
     with replacing(Path(path)) as new, open(new, "wb") as file:
-        np.savez(file, facts=np.array(json.dumps(made.facts)), **made.arrays)
+        np.savez(file, **{"facts": np.array(json.dumps(made.facts)), **made.arrays})  # pyright: ignore[reportArgumentType]
     return {key: made.facts.get(key) for key in ("solver", "calls", "check_error")}
 
 

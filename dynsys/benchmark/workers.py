@@ -107,7 +107,9 @@ def _start(function: Callable[..., Any]) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function), daemon=True)
     kept = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update({name: f"{kept[name]} {value}" if name == "XLA_FLAGS" and kept[name] else value for name, value in ONE_THREAD.items()})
+    os.environ.update(
+        {name: f"{kept[name]} {value}" if name == "XLA_FLAGS" and kept[name] else value for name, value in ONE_THREAD.items()}
+    )
     try:
         process.start()
     finally:

@@ -1,0 +1,110 @@
+"""How a registered model learns one series: in closed form where it can, else by `dynsys.fit`; afterwards both answer the same calls."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dynsys import registry
+from dynsys.benchmark.entry import Entry
+
+EXPONENT_STEPS = 20_000
+
+
+class Learned(abc.ABC):
+    """A model that has learned a series; everything goes in and out in the units of that series."""
+
+    @abc.abstractmethod
+    def forecast(self, context: np.ndarray, steps: int) -> np.ndarray:
+        """The `steps` points after a context (T, N), (steps, N); rows after a divergence are NaN."""
+
+    @abc.abstractmethod
+    def exponent(self, context: np.ndarray, dt: float) -> float:
+        """The maximal Lyapunov exponent per unit of time of a free run that begins after a context (T, N)."""
+
+
+def learn(entry: Entry, train: np.ndarray, *, dt: float, seed: int) -> Learned:
+    """Let a model learn `train` (T, N), sampled every dt, in float64 where it is fitted in closed form."""
+    from dynsys.models.regressed import Regressed
+
+    cls = registry.lookup("model", entry.name)
+    if issubclass(cls, Regressed):
+        return _in_closed_form(cls, entry, train, seed)
+    return _by_training(entry, train, dt, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ClosedForm(Learned):
+    """A model of standardised columns."""
+
+    model: Any
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def forecast(self, context: np.ndarray, steps: int) -> np.ndarray:
+        from dynsys.models.regressed import free_run
+
+        return free_run(self.model, (context - self.mean) / self.scale, steps) * self.scale + self.mean
+
+    def exponent(self, context: np.ndarray, dt: float) -> float:
+        import jax.numpy as jnp
+
+        from dynsys.dynamics import warm_up
+        from dynsys.metrics import lyapunov_max
+        from dynsys.precision import x64
+
+        with x64():
+            z = np.asarray(warm_up(self.model, jnp.asarray((context - self.mean) / self.scale)))
+        return lyapunov_max(self.model, z, steps=EXPONENT_STEPS, dt=dt)
+
+
+def _in_closed_form(cls: Any, entry: Entry, train: np.ndarray, seed: int) -> _ClosedForm:
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    key = None
+    if cls.random:
+        import jax.random as jr
+
+        key = jr.key(seed)
+    model = cls.from_series([(train - mean) / scale], key=key, **dict(entry.options))
+    return _ClosedForm(model, mean, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained(Learned):
+    """A reconstruction."""
+
+    found: Any
+    dt: float
+
+    def forecast(self, context: np.ndarray, steps: int) -> np.ndarray:
+        from dynsys_datasets.series import TimeSeries
+
+        return np.asarray(self.found.forecast(TimeSeries(context, dt=self.dt), steps).trajectories[0])
+
+    def exponent(self, context: np.ndarray, dt: float) -> float:
+        from dynsys.metrics import lyapunov_max
+
+        prepared = self.found.preparation.forward(_series(context, dt))
+        z = np.asarray(self.found.model.lift(np.asarray(prepared.trajectories[0])[-1]))
+        return lyapunov_max(self.found.model, z, steps=EXPONENT_STEPS, dt=dt)
+
+
+def _series(values: np.ndarray, dt: float) -> Any:
+    from dynsys_datasets.series import TimeSeries
+
+    return TimeSeries(values, dt=dt)
+
+
+def _by_training(entry: Entry, train: np.ndarray, dt: float, seed: int) -> _Trained:
+    from dynsys.reconstruct import fit
+
+    changes = [f"model.{name}={_written(value)}" for name, value in entry.options]
+    usual = ["training.seeds=1", f"training.seed={seed}", "split.test=0.0"]
+    found = fit(_series(train, dt), model=entry.name, set=[*usual, *changes, *entry.settings], progress=False)
+    return _Trained(found, dt)
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
