@@ -1,4 +1,4 @@
-"""The command line: fit, evaluate, forecast, simulate, report, list.
+"""The command line: fit, evaluate, forecast, simulate, report, list; benchmark, leaderboard and dataset build from `commands`.
 
 Heavy imports stand inside the commands, so that `dynsys --help` answers at once.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dynsys import commands
 from dynsys_datasets.errors import DynsysError, InvalidValue, MissingExtra
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     metrics = "metrics"
     solvers = "solvers"
     samples = "samples"
+    protocols = "protocols"
 
 
 class Missing(StrEnum):
@@ -254,13 +256,17 @@ def report(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """What there is to choose from: models, systems, metrics, solvers, samples."""
+    """What there is to choose from: models, systems, metrics, solvers, samples, protocols of the benchmark."""
     from dynsys import registry
 
     if kind is Kind.systems:
         from dynsys_datasets.catalogue import names, system
 
         rows = [(name, f"{system(name).kind}, {system(name).dim}-D: {system(name).file.about}") for name in names()]
+    elif kind is Kind.protocols:
+        from dynsys.benchmark import load_protocol, protocol_names
+
+        rows = [(name, load_protocol(name).about) for name in protocol_names()]
     elif kind is Kind.samples:
         from dynsys_datasets.samples import load_sample, sample_names
 
@@ -271,6 +277,11 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, words in rows:
         print(f"{name:<{width}}  {words}")
+
+
+app.command()(commands.benchmark)
+app.command()(commands.leaderboard)
+app.add_typer(commands.dataset)
 
 
 def main() -> None:

@@ -1,0 +1,197 @@
+"""The commands that compare models on known systems: `dynsys benchmark`, `dynsys leaderboard`, `dynsys dataset build`.
+
+`dynsys.cli` adds them to its own. Heavy imports stand inside the commands.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+dataset = typer.Typer(name="dataset", help="The series of all systems in one file.", no_args_is_help=True, add_completion=False)
+
+Systems = Annotated[str | None, typer.Option(help="Names, .toml files or collections (chaos, non-polynomial, maps), by commas.")]
+Jobs = Annotated[int | None, typer.Option(help="Processes at once. Default: one a core.")]
+
+
+def benchmark(
+    out: Annotated[Path, typer.Option(help="The folder of the results; a run that was stopped goes on there.")],
+    models: Annotated[str, typer.Option(help="Models by commas, with settings in brackets: alrnn[n_relu=5],esn. See dynsys list models.")],
+    systems: Systems = None,
+    protocols: Annotated[str, typer.Option(help="Names or .toml files by commas. See dynsys list protocols.")] = "forecast-2023",
+    seeds: Annotated[int, typer.Option(help="Seeds of model and noise.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="A file of dynsys dataset build. Default: data.h5 in the folder, made if need be.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto. Default: start one here.")] = None,
+    jobs: Jobs = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one task may take.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the tasks again that failed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train and score models on all systems; one row a task, in out/results.sqlite.
+
+    Run the same command again to go on after a stop, or add models, systems, seeds and protocols: what has a row is not repeated.
+    """
+    from dynsys.benchmark import Store, benchmark as run, table
+    from dynsys.benchmark.entry import split_entries
+
+    console = _console(quiet)
+    with _counting(console, "series") as built, _counting(console, "tasks") as told:
+        ran = run(
+            split_entries(models),
+            out=out,
+            systems=systems,
+            protocols=_listed(protocols),
+            seeds=seeds,
+            data=data,
+            executor=executor,
+            address=address,
+            jobs=jobs,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            progress=lambda seen: told(seen.done, seen.tasks, _row_words(seen.row)),
+            building=lambda done, total, seen: built(done, total, f"{seen.label}{_failed(seen.reason)}"),
+        )
+    words = f"{ran.tasks} tasks: {ran.before} had a row, {ran.ran} ran, {ran.failed} failed. Results: {ran.path}"
+    console.print(words, highlight=False, soft_wrap=True)
+    store = Store(ran.path)
+    for protocol in _listed(protocols):
+        name = Path(protocol).stem if protocol.endswith(".toml") else protocol
+        _print_table(console, table(store, name))
+
+
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="The folder of a benchmark.")],
+    protocol: Annotated[str | None, typer.Option(help="Only this protocol. Default: all that have rows.")] = None,
+    score: Annotated[str | None, typer.Option(help="Rank by this score. Default: the protocol's own.")] = None,
+    systems: Systems = None,
+    html: Annotated[Path | None, typer.Option(help="Where to write the page. Default: leaderboard.html in the folder.")] = None,
+    no_html: Annotated[bool, typer.Option("--no-html", help="Only the table in the terminal.")] = False,
+) -> None:
+    """The table of a benchmark, in the terminal and as an HTML page that needs no network."""
+    from dynsys.benchmark import Store, table
+    from dynsys.benchmark.dataset import resolve_systems
+    from dynsys.benchmark.leaderboard import protocols_of
+    from dynsys.benchmark.runner import RESULTS
+
+    console = _console(False)
+    store = Store(folder / RESULTS, must_exist=True)
+    chosen = None if systems is None else resolve_systems(systems)
+    for name in protocols_of(store) if protocol is None else (protocol,):
+        _print_table(console, table(store, name, score, chosen))
+    for row in [row for row in store.rows(protocol) if row.status == "failed"][:10]:
+        console.print(f"failed: {row.model} on {row.system} ({row.protocol}, seed {row.seed}): {row.reason}", highlight=False, markup=False)
+    if not no_html:
+        from dynsys.report.leaderboard import write_leaderboard
+
+        path = write_leaderboard(store, html or folder / "leaderboard.html", protocol=protocol, score=score, systems=chosen)
+        console.print(f"page: {path}", highlight=False, soft_wrap=True)
+
+
+@dataset.callback()
+def _dataset() -> None:
+    """The series of all systems in one file."""
+
+
+@dataset.command("build")
+def build(
+    out: Annotated[Path, typer.Option(help="The HDF5 file; one that is there gets the systems that it lacks.")],
+    systems: Annotated[str, typer.Option(help="Names, .toml files or collections (chaos, non-polynomial, maps), by commas.")] = "chaos",
+    per_period: Annotated[int, typer.Option(help="Points in one dominant period.")] = 100,
+    points: Annotated[int, typer.Option(help="Points of the series: training part, then test part.")] = 1200,
+    validation: Annotated[int, typer.Option(help="Points of the validation series, 0 for none.")] = 1200,
+    long: Annotated[int, typer.Option(help="Points of each of the two long series, 0 for none.")] = 100_000,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of a step.")] = 1e-9,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not integrate the first Lyapunov time again by another method.")] = False,
+    jobs: Jobs = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a file anew that was made by another recipe.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make the training, validation, test and long series of systems, in parallel; goes on after a stop."""
+    from dynsys.benchmark import Recipe, build as run
+
+    console = _console(quiet)
+    recipe = Recipe(per_period=per_period, points=points, validation=validation, long=long, rtol=rtol, check=not no_check)
+    began = time.monotonic()
+    with _counting(console, "systems") as told:
+        built = run(
+            out,
+            systems=systems,
+            recipe=recipe,
+            jobs=jobs,
+            overwrite=overwrite,
+            progress=lambda done, total, seen: told(done, total, f"{seen.label}{_failed(seen.reason)}"),
+        )
+    for name, reason in built.failed:
+        console.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    words = f"{built.path}: {len(built.systems)} systems, {built.reused} were there, {len(built.failed)} failed, {time.monotonic() - began:.1f} s"
+    console.print(words, highlight=False, soft_wrap=True)
+    if built.failed:
+        raise typer.Exit(1)
+
+
+def _print_table(console: Any, found: Any) -> None:
+    from rich.table import Table
+
+    seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+    drawn = Table(title=f"{found.protocol}: {found.score}, {len(found.systems)} systems, {seeds}", title_justify="left")
+    for name in ("model", "median", "quartiles", "mean rank", "systems", "failed or diverged", "s a task"):
+        drawn.add_column(name, justify="left" if name == "model" else "right")
+    for place in found.places:
+        quartiles = f"{place.lower:.4g} to {place.upper:.4g}"
+        last = (f"{place.rank:.2f}", str(place.systems), f"{100 * place.failed:.0f} %", f"{place.seconds:.2f}")
+        drawn.add_row(place.model, f"{place.median:.4g}", quartiles, *last)
+    console.print(drawn)
+
+
+def _row_words(row: Any) -> str:
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in row.scores[:3])
+    return f"{row.protocol} {row.system} {row.model} seed {row.seed}: {scores or row.status}{_failed(row.reason if row.status == 'failed' else None)}"
+
+
+def _failed(reason: str | None) -> str:
+    return f" FAILED: {reason}" if reason else ""
+
+
+@contextlib.contextmanager
+def _counting(console: Any, what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A function (done, all, words) that draws a bar in a terminal; a log gets about twenty lines, and every failure."""
+    bar, task, began, printed = None, None, time.monotonic(), -1.0
+
+    def tell(done: int, total: int, words: str) -> None:
+        nonlocal bar, task, printed
+        if console.is_terminal and not console.quiet:
+            if bar is None:
+                from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+                columns = (TextColumn(what), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+                bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"), console=console)
+                bar.start()
+                task = bar.add_task(what, total=total, words="")
+            bar.update(task, completed=done, total=total, words=words)
+        elif "FAILED" in words or done >= total or done >= printed + total / 20:
+            printed = done
+            console.print(
+                f"{what} {done}/{total}  {time.monotonic() - began:.0f} s  {words}", highlight=False, markup=False, soft_wrap=True
+            )
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _console(quiet: bool) -> Any:
+    from rich.console import Console
+
+    return Console(quiet=quiet)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
