@@ -52,6 +52,11 @@ class AbstractMap(eqx.Module):
         """
         return z + self.lift(x) - self.lift(self.observe(z))
 
+    @property
+    def memory(self) -> int:
+        """How many observed points before the present one a start needs; 0 where a lifted observation is as good a start as any."""
+        return 0
+
     def prepared(self) -> "AbstractMap":
         """The same map with what depends on its parameters alone computed once, for use inside loops; by default itself."""
         return self
@@ -171,3 +176,18 @@ def rollout(model: AbstractMap, z: Float[Array, " M"], steps: int, inputs: Float
         return state, state
 
     return jax.lax.scan(advance, jnp.asarray(z), inputs, length=steps)[1]
+
+
+def warm_up(model: AbstractMap, context: Float[Array, "L N"], inputs: Float[Array, "_ K"] | None = None) -> Float[Array, " M"]:
+    """The state at the last of L observed points, (L, N) -> (M,): lifted at the first, then led, z = correct(step(z), x).
+
+    A model with a `memory` forecasts poorly from a context of no more than `memory` points. inputs (L - 1, K): u[t] acts between
+    the points t and t + 1.
+    """
+
+    def lead(z: Array, now: tuple[Array, Array | None]) -> tuple[Array, None]:
+        x, u = now
+        return model.correct(model.step(z, u), x), None
+
+    context = jnp.asarray(context)
+    return jax.lax.scan(lead, model.lift(context[0]), (context[1:], inputs))[0]
