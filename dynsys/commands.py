@@ -129,8 +129,8 @@ def build(
         )
     for name, reason in built.failed:
         console.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    words = f"{built.path}: {len(built.systems)} systems, {built.reused} were there, {len(built.failed)} failed, {time.monotonic() - began:.1f} s"
-    console.print(words, highlight=False, soft_wrap=True)
+    words = f"{len(built.systems)} systems, {built.reused} were there, {len(built.failed)} failed, {time.monotonic() - began:.1f} s"
+    console.print(f"{built.path}: {words}", highlight=False, soft_wrap=True)
     if built.failed:
         raise typer.Exit(1)
 
@@ -151,7 +151,8 @@ def _print_table(console: Any, found: Any) -> None:
 
 def _row_words(row: Any) -> str:
     scores = ", ".join(f"{name} {value:.4g}" for name, value in row.scores[:3])
-    return f"{row.protocol} {row.system} {row.model} seed {row.seed}: {scores or row.status}{_failed(row.reason if row.status == 'failed' else None)}"
+    failed = _failed(row.reason if row.status == "failed" else None)
+    return f"{row.protocol} {row.system} {row.model} seed {row.seed}: {scores or row.status}{failed}"
 
 
 def _failed(reason: str | None) -> str:
@@ -161,7 +162,9 @@ def _failed(reason: str | None) -> str:
 @contextlib.contextmanager
 def _counting(console: Any, what: str) -> Iterator[Callable[[int, int, str], None]]:
     """A function (done, all, words) that draws a bar in a terminal; a log gets about twenty lines, and every failure."""
-    bar, task, began, printed = None, None, time.monotonic(), -1.0
+    bar: Any = None
+    task: Any = None
+    began, printed = time.monotonic(), -1.0
 
     def tell(done: int, total: int, words: str) -> None:
         nonlocal bar, task, printed
