@@ -59,6 +59,12 @@ MEANING = [
     ("max(x, 5)", 5.0),
     ("heaviside(x)", 1.0),
     ("heaviside(y)", 0.0),
+    ("floor(y)", -2.0),
+    ("floor(2.7)*x", 1.4),
+    ("mod(z, x - 0.2)", 0.1),
+    ("mod(y, 1)", 0.7),
+    ("mod(z, y)", -0.5),
+    ("mod(7, z) + x", 1.4),
     ("where(x < y, 1, z)", 2.1),
     ("where(x >= y, 1, z)", 1.0),
     ("where(1 == 1, x, y)", 0.7),
@@ -262,6 +268,7 @@ def test_latex():
     assert latex(parse("-beta*y + x**2/3", "f")) == r"-\beta\, y + \frac{x^{2}}{3}"
     assert latex(parse("(x + y)*sin(tau_m*x1)", "f")) == r"\left(x + y\right)\, \sin\left(\tau_{m}\, x_{1}\right)"
     assert latex(parse("x - (y - z)", "f")) == r"x - \left(y - z\right)"
+    assert latex(parse("mod(2*x, 1) + floor(y)", "f")) == r"\operatorname{mod}\left(2\, x, 1\right) + \left\lfloor y \right\rfloor"
     assert latex(parse("sum(j, W[i,j]*x[j-1])", "f")) == r"\sum_{j} W_{i,j}\, x_{j-1}"
 
 
@@ -342,7 +349,11 @@ REFUSED = [
     ("not x", "UnaryOp"),
     ("~x", CHARACTER),
     ("x if y else z", "if/else"),
-    ("x % y", CHARACTER),
+    ("x % y", r"write a remainder as mod\(a, b\)"),
+    ("floor(x, y)", "takes 1 arguments"),
+    ("mod(x)", "takes 2 arguments"),
+    ("mod(x, y, z)", "takes 2 arguments"),
+    ("mod*x", "round brackets"),
     ("x // y", "FloorDiv"),
     ("x ^ 2", "write a power as"),
     ("x & y", CHARACTER),
@@ -397,6 +408,14 @@ REFUSED = [
     ("sgima*(y - x)", "Did you mean 'sigma'"),
     ("e*x", "unknown name 'e'"),
     ("os", "unknown name"),
+    ("sin(True)", "not a real number"),
+    ("x**True", "not a real number"),
+    ("x[x for x in y]", "no expression"),
+    ("sum(j, [x for x in y])", "comprehension"),
+    ("x**33", "too large"),
+    ("__class__(x)", "unknown function"),
+    ("x.__init__.__globals__", ATTRIBUTE),
+    ("compile(x)", FUNCTION),
 ]
 
 

@@ -5,7 +5,14 @@ from dynsys_datasets.equation.tree import Binary, Call, Compare, Delayed, Deriva
 _LOWER = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma")
 _UPPER = ("Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega")
 _GREEK = frozenset((*_LOWER, *_UPPER, "tau", "phi", "chi", "psi", "omega"))
-_NAMED = {"asin": r"\arcsin", "acos": r"\arccos", "atan": r"\arctan", "heaviside": r"\operatorname{H}", "sign": r"\operatorname{sign}"}
+_NAMED = {
+    "asin": r"\arcsin",
+    "acos": r"\arccos",
+    "atan": r"\arctan",
+    "heaviside": r"\operatorname{H}",
+    "mod": r"\operatorname{mod}",
+    "sign": r"\operatorname{sign}",
+}
 _COMPARE = {"<": "<", "<=": r"\le", ">": ">", ">=": r"\ge", "==": "=", "!=": r"\ne"}
 _ADD, _MULTIPLY, _POWER, _ATOM = 1, 2, 3, 4
 
@@ -56,6 +63,8 @@ def _render(node: Node) -> tuple[str, int]:
             return rf"\sqrt{{{latex(argument)}}}", _ATOM
         case Call("abs", (argument,)):
             return rf"\left|{latex(argument)}\right|", _ATOM
+        case Call("floor", (argument,)):
+            return rf"\left\lfloor {latex(argument)} \right\rfloor", _ATOM
         case Call(function, arguments):
             inside = ", ".join(latex(argument) for argument in arguments)
             name = _NAMED.get(function, "\\" + function)

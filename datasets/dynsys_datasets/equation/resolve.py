@@ -272,6 +272,8 @@ class _Compiler:
             return (lambda env: env.xp.where(first(env), env.array(inner[1](env)), env.array(inner[2](env)))), axes
         if function == "heaviside":
             return (lambda env: _heaviside(env, env.array(first(env)))), axes
+        if function == "mod":
+            return (lambda env: env.xp.remainder(env.array(first(env)), env.array(inner[1](env)))), axes
         if function in ("min", "max"):
             return (lambda env: _extreme(env, function, [closure(env) for closure in inner])), axes
         return (lambda env: getattr(env.xp, function)(env.array(first(env)))), axes

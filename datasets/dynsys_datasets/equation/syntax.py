@@ -40,8 +40,9 @@ MAX_SHIFT = 1000
 # the number of arguments of each function: (least, most)
 FUNCTIONS = {
     **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "sqrt"), (1, 1)),
-    **dict.fromkeys(("abs", "sign", "heaviside"), (1, 1)),
+    **dict.fromkeys(("abs", "sign", "heaviside", "floor"), (1, 1)),
     **dict.fromkeys(("min", "max"), (2, 8)),
+    "mod": (2, 2),
     "where": (3, 3),
 }
 FORMS = ("sum", "delay", "diff", "laplacian", "invlaplacian")
@@ -54,7 +55,7 @@ _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 _HINTS = {
     "^": "write a power as a**b",
-    "%": "there is no remainder; declare an angle in [wraps] instead",
+    "%": "write a remainder as mod(a, b), and declare an angle in [wraps]",
     ":": "slices, lambda and := are not part of the language",
     "'": "text is not part of the language",
     '"': "text is not part of the language",
