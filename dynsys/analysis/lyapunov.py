@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float, Int, Real
 
 from dynsys.analysis.arrays import as_float
 from dynsys.dynamics import AbstractFlow, AbstractMap, Stepper, runge_kutta_4
@@ -78,7 +78,9 @@ def lyapunov_spectrum(
     with x64():
         step = _FlowStep(as_float(system), float(dt), stepper) if flow and dt is not None else _MapStep(as_float(system))
         z = jnp.asarray(z0, float)
-        sums, finite = _run(step, z, count, -(-transient // between), segments, per_segment, between)
+        # lengths are arrays: a run of another length uses the same compiled program
+        lengths = jnp.asarray(-(-transient // between)), jnp.asarray(per_segment)
+        sums, finite = _run(step, z, count, *lengths, segments, between)
         sums, finite = np.asarray(sums), bool(finite)
     length = per_segment * between * (1.0 if dt is None else dt)
     rates = sums / length if finite else np.full_like(sums, np.nan)
@@ -133,24 +135,24 @@ class _FlowStep(eqx.Module):
 
 @eqx.filter_jit
 def _run(
-    step: Any, z: Float[Array, " M"], count: int, transient: int, segments: int, per_segment: int, every: int
+    step: Any, z: Float[Array, " M"], count: int, transient: Int[Array, ""], per_segment: Int[Array, ""], segments: int, every: int
 ) -> tuple[Float[Array, "segments k"], Array]:
     """Sums of ln R_ii over every segment, and whether the last state and all sums (but for -inf) are numbers."""
     q = jnp.eye(z.shape[0], count, dtype=z.dtype)
     none = jnp.zeros(count, z.dtype)
 
-    def block(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
+    def block(_: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         z, q, total = carry
         # not unrolled: XLA compiles ten copies of the step 10 times longer into a program that is 10 times slower (Lorenz, CPU)
         z, q = jax.lax.fori_loop(0, every, lambda _, state: _advance(step, *state), (z, q))
         q, logs = _orthonormalise(q)
-        return (z, q, total + logs), None
+        return z, q, total + logs
 
     def segment(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-        (z, q, total), _ = jax.lax.scan(block, (*carry, none), None, length=per_segment)
+        z, q, total = jax.lax.fori_loop(0, per_segment, block, (*carry, none))
         return (z, q), total
 
-    (z, q, _), _ = jax.lax.scan(block, (z, q, none), None, length=transient)
+    z, q, _ = jax.lax.fori_loop(0, transient, block, (z, q, none))
     (z, q), sums = jax.lax.scan(segment, (z, q), None, length=segments)
     return sums, jnp.isfinite(z).all() & ~jnp.isnan(sums).any() & (sums < jnp.inf).all()
 
