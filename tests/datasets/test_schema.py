@@ -165,7 +165,7 @@ BAD = [
     ("dt = 0.1", "", "the key 'dt' is missing"),
     ("dt = 0.1", "dt = 0", "must be positive"),
     ("dt = 0.1", "dt = -1", "must be positive"),
-    ("dt = 0.1", "dt = 0.1\nstep = 3", "unknown key 'step'"),
+    ("dt = 0.1", "dt = 0.1\nstep = 3", "time.step belongs to kind = 'field'"),
     ("period = 2", "period = 0", "must be positive"),
     ('x = "2*pi"', "x = 0", "period of an angle"),
     ('x = "2*pi"', 'q = "2*pi"', "wraps.q is not in state"),
