@@ -11,6 +11,8 @@ from dynsys_datasets.catalogue import names, system
 # Where the source paper and dysts 0.96 differ, we follow the paper; the file of the system says so too.
 EXCEPTIONS = {
     "DoublePendulum": "dysts has half of the mixed term p1*p2*cos(th1 - th2) in the momenta, which does not conserve the energy",
+    "BickleyJet": "dysts has the opposite sign of the velocity, a jet against its own waves, and seconds beside a clock without unit",
+    "BurkeShaw": "dysts has +y where the paper has -y in the second equation",
     "BlinkingVortexMap": "in dysts one vortex works all the time: the sign that it changes is not the one that it reads",
     "WindmiReduced": "dysts has p/2 where the paper has the square root of p (its code is p**1/2)",
 }
