@@ -1,99 +1,51 @@
 #!/usr/bin/env python3
 """Recompute the facts of the chaos database and write them into its files, with error and provenance.
 
-    scripts/regenerate_facts.py                    all flows and maps; prints one JSON row a system
-    scripts/regenerate_facts.py Lorenz my.toml     some of them, or a user's own file
+    scripts/regenerate_facts.py                    all flows, maps and delay systems whose facts are not of this version
+    scripts/regenerate_facts.py --jobs 2           in two processes
+    scripts/regenerate_facts.py --force Lorenz     again, whatever the version; a user's own .toml file works too
     scripts/regenerate_facts.py --dry              compute and print, write nothing
     scripts/regenerate_facts.py --starts           first replace [start] by a state after a long transient
 
-Facts, each with the standard error of the mean over 16 segments of one run:
-    lyapunov_spectrum   QR on the derivative of a fourth-order step, per unit of time (per step for a map)
-    mean_divergence     mean trace of the Jacobian of the field (of ln |det J| for a map); the sum of the exponents equals it
-    kaplan_yorke        j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|
-    period              1 / f at the highest peak of f S(f), S the sum of the power spectra of the standardised states
-    mean, std           of each state, angles wrapped
+Prints one JSON row a system: facts, how they were computed, flags (a check that failed, by name). A killed run goes on where it
+stopped. Facts, each with the standard error over 16 segments of one run:
+    lyapunov_spectrum      QR on the derivative of a fourth-order step, per unit of time (per step for a map)
+    mean_divergence        mean trace of the Jacobian of the field (of ln |det J| for a map); the sum of the exponents equals it
+    kaplan_yorke           j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|
+    correlation_dimension  Grassberger and Procaccia's, of the standardised states (an angle as its sine and cosine)
+    period                 1 / f at the highest peak of f S(f), S the sum of the power spectra of the standardised states
+    mean, std              of each state, angles wrapped
 """
 
 import argparse
+import concurrent.futures
 import json
 import math
+import multiprocessing
+import os
 import re
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
+import _facts
 import numpy as np
-from scipy.signal import welch
 
 import dynsys
-from dynsys.analysis.lyapunov import kaplan_yorke_dimension, lyapunov_spectrum
-from dynsys.integrate import simulate_system
-from dynsys.precision import x64
-from dynsys.systems import SystemFlow, SystemMap, load_system
-from dynsys_datasets.catalogue import names, path_of
+from dynsys.systems import load_system
+from dynsys_datasets.catalogue import names, path_of, system
 
-SEGMENTS = 16
-FACTS = ("lyapunov_spectrum", "mean_divergence", "kaplan_yorke", "period", "mean", "std")
+SCRIPT = "scripts/regenerate_facts.py"
+FACTS = ("lyapunov_spectrum", "mean_divergence", "kaplan_yorke", "correlation_dimension", "period", "mean", "std")
+KINDS = ("flow", "map", "delay")
 
 
-def facts(name: str, points: int, steps: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every fact of a system: value and error, arrays of one shape."""
-    flow = load_system(name)
-    series = simulate_system(name, points, transient=2000)
-    values = np.asarray(series.trajectories[0])
-    found = {}
-    substeps = 1 if isinstance(flow, SystemMap) else 4
-    run = lyapunov_spectrum(
-        flow, values[-1], steps=steps, transient=steps // 20, dt=flow.dt / substeps, segments=SEGMENTS, every=1 if substeps == 1 else 4
-    )
-    found["lyapunov_spectrum"] = run.exponents, run.errors
-    found["mean_divergence"] = over_segments(divergence(flow, values))
-    found["kaplan_yorke"] = np.asarray(run.kaplan_yorke), kaplan_yorke_error(run.exponents, run.errors)
-    if isinstance(flow, SystemFlow):
-        periods = np.array([dominant_period(part, flow.dt) for part in np.array_split(values, SEGMENTS)])
-        found["period"] = np.asarray(dominant_period(values, flow.dt, SEGMENTS)), np.asarray(periods.std(ddof=1) / math.sqrt(SEGMENTS))
-    found["mean"] = over_segments(values)
-    deviations = np.array([part.std(0) for part in np.array_split(values, SEGMENTS)])
-    found["std"] = values.std(0), deviations.std(0, ddof=1) / math.sqrt(SEGMENTS)
-    return found
-
-
-def over_segments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over time and its standard error from independent segments."""
-    means = np.array([part.mean(0) for part in np.array_split(values, SEGMENTS)])
-    return np.asarray(values.mean(0)), np.asarray(means.std(0, ddof=1) / math.sqrt(SEGMENTS))
-
-
-def divergence(flow: SystemFlow | SystemMap, values: np.ndarray) -> np.ndarray:
-    """Local rate of change of volume at each state, (T,)."""
-
-    def rate(z: jax.Array) -> jax.Array:
-        if isinstance(flow, SystemMap):
-            return jnp.linalg.slogdet(flow.jacobian(z))[1]
-        return jnp.trace(flow.jacobian(0.0, z))
-
-    with x64():
-        return np.asarray(eqx.filter_jit(jax.vmap(rate))(jnp.asarray(values)))
-
-
-def kaplan_yorke_error(exponents: np.ndarray, errors: np.ndarray, draws: int = 1000) -> np.ndarray:
-    """Spread of the dimension when the exponents vary by their errors."""
-    generator = np.random.default_rng(0)
-    samples = exponents + errors * generator.standard_normal((draws, len(exponents)))
-    return np.asarray(np.std([kaplan_yorke_dimension(np.sort(sample)[::-1]) for sample in samples]))
-
-
-def dominant_period(values: np.ndarray, dt: float, parts: int = 1) -> float:
-    """1/f at the highest peak of f S(f), the peak placed by a parabola through three points of its logarithm."""
-    scaled = (values - values.mean(0)) / values.std(0)
-    frequency, power = welch(scaled, fs=1 / dt, nperseg=len(values) // (4 * parts), axis=0)
-    weight = frequency * power.sum(1)
-    top = int(np.clip(np.argmax(weight), 1, len(weight) - 2))
-    left, middle, right = np.log(weight[top - 1 : top + 2] + 1e-300)
-    offset = 0.5 * (left - right) / (left - 2 * middle + right)
-    return 1 / (frequency[top] + offset * (frequency[1] - frequency[0]))
+def current(path: Path) -> bool:
+    """Whether the file has facts of this version of the library and of all kinds that this script computes for every system."""
+    computed = system(path).file.computed
+    versions = {entry.version for entry in computed if entry.script == SCRIPT}
+    return versions == {dynsys.__version__} and {"lyapunov_spectrum", "correlation_dimension", "mean"} <= {entry.name for entry in computed}
 
 
 def written(value: np.ndarray, error: np.ndarray) -> tuple[str, str]:
@@ -102,60 +54,100 @@ def written(value: np.ndarray, error: np.ndarray) -> tuple[str, str]:
         texts = [written(v, e) for v, e in zip(value, error, strict=True)]
         return f"[{', '.join(v for v, _ in texts)}]", f"[{', '.join(e for _, e in texts)}]"
     if not np.isfinite(error) or error < 1e-10:
-        return f"{float(value):.10g}" if value % 1 else f"{float(value):.1f}", "0.0"
+        return (f"{float(value):.10g}" if value % 1 else f"{float(value):.1f}"), "0.0"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{float(value):.{max(digits, 1)}f}", f"{float(error):.{max(digits, 1)}f}"
 
 
-def entries(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """The [[computed]] tables as TOML text."""
+def entries(facts: dict[str, _facts.Fact]) -> str:
+    """The [[computed]] tables as TOML text; a fact that is not a number is left out."""
     lines = []
     for name in FACTS:
-        if name in found:
-            value, error = written(*found[name])
+        if name in facts and np.isfinite(facts[name][0]).all():
+            value, error = written(*facts[name])
             lines += ["[[computed]]", f'name = "{name}"', f"value = {value}", f"error = {error}"]
-            lines += ['script = "scripts/regenerate_facts.py"', f'version = "{dynsys.__version__}"', ""]
+            lines += [f'script = "{SCRIPT}"', f'version = "{dynsys.__version__}"', ""]
     return "\n".join(lines)
 
 
+def replace_computed(text: str, facts: dict[str, _facts.Fact]) -> str:
+    """The file's text with new [[computed]] tables; they are the last part of a file."""
+    head, *old = text.split("[[computed]]")
+    if any(re.search(r"^\[", part, re.MULTILINE) for part in old):
+        raise SystemExit(f"a table follows [[computed]]; wanted it before: {text.splitlines()[0]}")
+    return head.rstrip() + "\n\n" + entries(facts)
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file at once, so that a killed run leaves the old one or the new one."""
+    partial = path.with_suffix(".toml.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def on_attractor(name: str, text: str) -> str:
-    """The file's text with [start] replaced by a state after 20,000 points; a conservative system keeps its start."""
+    """The file's text with [start] replaced by a state after 20,000 intervals from a start slightly moved."""
     flow = load_system(name)
     begin = flow.start + 1e-2 * np.random.default_rng(0).standard_normal(flow.dim)
-    state = np.asarray(simulate_system(name, 1, start=begin, transient=20_000).trajectories[0])[0]
+    substeps = 1 if flow.record.kind == "map" else 16
+    state = flow.record.wrap(_facts.series(flow, begin, 20_000, flow.dt, substeps)[-1])
     lines, position = [], 0
     for family in flow.record.file.state:
         block = flow.record.file.block(family)
-        part = [
-            f"{number:.6g}" if "." in f"{number:.6g}" or "e" in f"{number:.6g}" else f"{number:.1f}"
-            for number in state[position:][: block.size]
-        ]
+        part = [f"{number:.6g}" for number in state[position:][: block.size]]
+        part = [number if "." in number or "e" in number else number + ".0" for number in part]
         position += block.size
         lines.append(f"{family.name} = {part[0]}" if not block.shape else f"{family.name} = [{', '.join(part)}]")
     return re.sub(r"\[start\]\n(?:[^\[\n][^\n]*\n)+", "[start]\n" + "\n".join(lines) + "\n", text)
 
 
+def work(name: str, seconds: float, dry: bool, starts: bool) -> dict[str, object]:
+    """Compute the facts of one system, write them unless `dry`, and return the row to print."""
+    path, begin = Path(name) if name.endswith(".toml") else path_of(name), time.perf_counter()
+    try:
+        if starts:
+            rewrite(path, on_attractor(str(path), path.read_text(encoding="utf-8")))
+        found = _facts.compute(str(path), seconds)
+        if found.facts and "DIVERGED" not in found.flags and not dry:
+            rewrite(path, replace_computed(path.read_text(encoding="utf-8"), found.facts))
+    except Exception as error:  # one system that fails must not end the run of the others
+        found = _facts.Found(flags={"FAILED": f"{type(error).__name__}: {error}"[:300]})
+    row = {key: [np.round(value, 6).tolist(), np.round(doubt, 6).tolist()] for key, (value, doubt) in found.facts.items()}
+    return {"system": name, "seconds": round(time.perf_counter() - begin, 1), "flags": found.flags, **found.notes, **row}
+
+
+def rows(todo: list[str], jobs: int, settings: tuple[float, bool, bool]) -> Iterator[dict[str, object]]:
+    """The row of every system as it is done, in `jobs` processes of one thread each."""
+    if jobs == 1:
+        yield from (work(name, *settings) for name in todo)
+        return
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=20) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(work, name, *settings) for name in todo]):
+            yield done.result()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("systems", nargs="*", help="names or .toml files; default: all flows and maps")
-    parser.add_argument("--points", type=int, default=200_000, help="points of the series for period, mean and std")
-    parser.add_argument("--steps", type=int, default=16_000_000, help="steps of the run for the exponents")
+    parser.add_argument("systems", nargs="*", help="names or .toml files; default: all flows, maps and delay systems without inputs")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each system after compilation")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--force", action="store_true", help="also systems whose facts are of this version")
     parser.add_argument("--dry", action="store_true", help="write nothing")
     parser.add_argument("--starts", action="store_true", help="replace [start] first")
     options = parser.parse_args()
-    for name in options.systems or (*names("flow"), *names("map")):
-        path = Path(name) if name.endswith(".toml") else path_of(name)
-        begin = time.perf_counter()
-        text = path.read_text(encoding="utf-8")
-        if options.starts:
-            text = on_attractor(name, text)
-            path.write_text(text, encoding="utf-8")
-        found = facts(str(path), options.points, options.steps)
-        if not options.dry:
-            path.write_text(text.split("[[computed]]")[0].rstrip() + "\n\n" + entries(found), encoding="utf-8")
-        row = {name: [np.round(value, 6).tolist(), np.round(error, 6).tolist()] for name, (value, error) in found.items()}
-        print(json.dumps({"system": name, "seconds": round(time.perf_counter() - begin, 1), **row}), flush=True)
+    known = [name for kind in KINDS for name in names(kind) if system(name).n_inputs == 0]
+    todo = options.systems or known
+    if not options.force and not options.dry:
+        todo = [name for name in todo if not current(Path(name) if name.endswith(".toml") else path_of(name))]
+    flagged = 0
+    for row in rows(todo, options.jobs, (options.seconds, options.dry, options.starts)):
+        flagged += bool(row["flags"])
+        print(json.dumps(row), flush=True)
+    print(f"{len(todo)} systems computed, {flagged} with flags", file=sys.stderr)
 
 
 if __name__ == "__main__":
