@@ -16,7 +16,7 @@ from array_api_compat import array_namespace
 from dynsys_datasets.equation import Program, compile_program
 from dynsys_datasets.equation.latex import latex, symbol
 from dynsys_datasets.equation.syntax import parse
-from dynsys_datasets.equation.tree import Item, Name, Node, walk
+from dynsys_datasets.equation.tree import Binary, Item, Name, Node, Number, walk
 from dynsys_datasets.errors import DataError, InvalidValue, UnknownName
 from dynsys_datasets.schema import KINDS, Computed, Family, SystemFile, read_file
 
@@ -251,10 +251,13 @@ class SystemRecord:
         return self._program.trees
 
     def latex(self) -> str:
-        r"""The equations as LaTeX, an `aligned` block: definitions first, then one line for each state."""
+        r"""The equations as LaTeX, an `aligned` block: definitions first, then one line for each state (linear part first)."""
         states = {family.name for family in self.file.state}
+        linear = {name: tree for name, _, tree in self._linear.trees if name in states} if self._linear else {}
         lines = []
         for name, indices, tree in self._program.trees:
+            if name in linear:
+                tree = linear[name] if tree == Number(0) else Binary("+", linear[name], tree)
             left = f"{symbol(name)}_{{{','.join(indices)}}}" if indices else symbol(name)
             if name in states:
                 left = rf"{left}(t+1)" if self.kind == "map" else rf"\dot{{{symbol(name)}}}{left[len(symbol(name)) :]}"
