@@ -19,6 +19,13 @@ MODELS = {
     "shallow-plrnn": "dynsys.models.shallow:ShallowPLRNN",
     "clipped-shallow-plrnn": "dynsys.models.shallow:ClippedShallowPLRNN",
     "alrnn": "dynsys.models.alrnn:ALRNN",
+    "mean": "dynsys.models.baseline:Mean",
+    "persistence": "dynsys.models.baseline:Persistence",
+    "parrot": "dynsys.models.baseline:Parrot",
+    "var": "dynsys.models.autoregressive:VAR",
+    "nvar": "dynsys.models.autoregressive:NVAR",
+    "polynomial-flow-map": "dynsys.models.autoregressive:PolynomialFlowMap",
+    "esn": "dynsys.models.reservoir:EchoStateNetwork",
 }
 
 METRICS = {

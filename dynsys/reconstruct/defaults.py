@@ -6,6 +6,7 @@ higher-dimensional data more forcing (.3), shorter windows and a lower final lea
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax.random as jr
@@ -104,7 +105,12 @@ def make_model(name: str, options: Options, *, n_obs: int, n_inputs: int, key: A
     Raises UnknownName for a model or an option that does not exist, InvalidValue for one of the wrong type.
     """
     cls = registry.lookup("model", name)
-    takes = {p.name: p for p in inspect.signature(cls.init).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "key"}
+    return cls.init(n_obs, n_inputs, **checked_options(name, cls.init, options), key=key)
+
+
+def checked_options(name: str, maker: Callable[..., Any], options: Options) -> dict[str, Any]:
+    """The options of a model as keywords of what makes it, checked against its keyword-only arguments; errors as in `make_model`."""
+    takes = {p.name: p for p in inspect.signature(maker).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "key"}
     for option, value in options.pairs:
         if option not in takes:
             raise UnknownName(f"option of {name}", option, takes)
@@ -114,7 +120,7 @@ def make_model(name: str, options: Options, *, n_obs: int, n_inputs: int, key: A
         allowed = next((types for word, types in plain.items() if word in wanted), object)
         if not isinstance(value, allowed) or (isinstance(value, bool) and "bool" not in wanted):
             raise InvalidValue(f"model.{option}: expected {wanted.replace(' | None', '')}, got {value!r}.")
-    return cls.init(n_obs, n_inputs, **dict(options.pairs), key=key)
+    return dict(options.pairs)
 
 
 def make_models(settings: FitSettings, *, n_obs: int, n_inputs: int) -> tuple[AbstractMap, ...]:

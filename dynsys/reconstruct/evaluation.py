@@ -6,13 +6,12 @@ percent are in the user's units.
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dynsys.dynamics import AbstractMap
+from dynsys.dynamics import AbstractMap, warm_up
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.divergence import MAX_BINNED, principal_components
 from dynsys.metrics.forecast import mase, prediction_errors, smape, valid_prediction_times
@@ -20,7 +19,7 @@ from dynsys.metrics.invariants import lyapunov_max
 from dynsys.metrics.score import Score, definition, score_between
 from dynsys.precision import x64
 from dynsys.prepare.preparation import Preparation, Prepared
-from dynsys.reconstruct.scoring import free_runs, sensible_bins
+from dynsys.reconstruct.scoring import dtype_of, free_runs, sensible_bins
 
 LONGEST = 100_000  # rows of the series that are scored
 LEAD = 50  # observed points that lead a model with hidden states to its start
@@ -60,15 +59,16 @@ def evaluate(
     scores += _forecasts(model, preparation, true, inputs, starts, horizon, longest, lead, data.dt, lyapunov)
     if model.n_inputs == 0:
         steps = min(10_000, max(1000, len(true)))
-        value = lyapunov_max(model, np.asarray(model.lift(jnp.asarray(true[0]))), steps=steps, dt=data.dt)
+        first = warm_up(model, jnp.asarray(true[: min(model.memory, len(true) // 4) + 1]))
+        value = lyapunov_max(model, np.asarray(first), steps=steps, dt=data.dt)
         settings = (("steps", steps), ("transient", 1000), ("dt", data.dt), ("of the true system", lyapunov))
         scores.append(Score("lyapunov_max", value, None, definition(lyapunov_max), settings))
     return tuple(scores)
 
 
 def lead_of(model: AbstractMap) -> int:
-    """How many observed points lead a model to its start: LEAD if it has states that one observation does not show, else 0."""
-    return LEAD if model.dim > model.n_obs else 0
+    """How many observed points lead a model to its start: its memory, or LEAD if one observation does not show all its states, else 0."""
+    return model.memory or (LEAD if model.dim > model.n_obs else 0)
 
 
 def run_from(
@@ -83,7 +83,7 @@ def run_from(
     starts: (B, N), or (B, W, N) whose first W - 1 points lead the model to the last. inputs (steps - 1, K) or more drive all
     runs, past (W - 1, K) what leads to them.
     """
-    dtype = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
+    dtype = dtype_of(model)
     starts = starts[:, None] if starts.ndim == 2 else starts
 
     def every(rows: np.ndarray | None, count: int) -> Array | None:
@@ -98,9 +98,12 @@ def run_from(
 def _long_run(
     model: AbstractMap, preparation: Preparation, true: np.ndarray, inputs: np.ndarray | None, starts: int, bins: int, seed: int
 ) -> list[Score]:
-    made = run_from(model, true[:1], len(true), inputs)[0]
-    rows = np.random.default_rng(seed).integers(0, len(true), starts if inputs is None else 0)
-    others = run_from(model, true[rows], len(true)) if len(rows) else np.zeros((0, *true.shape))
+    past = 0 if inputs is not None else min(model.memory, len(true) // 4)  # what leads to a start is not compared
+    rows = np.random.default_rng(seed).integers(past, len(true), starts if inputs is None else 0)
+    windows = np.stack([true[row - past : row + 1] for row in [past, *rows.tolist()]])
+    true = true[past:]
+    made = run_from(model, windows[:1], len(true), inputs)[0]
+    others = run_from(model, windows[1:], len(true)) if len(rows) else np.zeros((0, *true.shape))
     extra: tuple[tuple[str, Any], ...] = ()
     scores, plane, first, rest = [], true, made, others
     if true.shape[1] > MAX_BINNED:

@@ -3,6 +3,8 @@
     check -> split in time -> learn the preparation on the training part -> fill in settings -> train all seeds at once,
     scoring free runs -> keep the best -> score it on the test part -> run folder
 
+A model that is fitted in closed form takes the place of the training.
+
 A run folder that was begun is gone on with from its last checkpoint, to the bit of the uninterrupted run.
 """
 
@@ -23,6 +25,7 @@ from dynsys.precision import x64
 from dynsys.prepare.noise import suggest_noise_level
 from dynsys.prepare.preparation import Preparation, Prepared
 from dynsys.progress import shown
+from dynsys.reconstruct import closed_form
 from dynsys.reconstruct.defaults import chunk_of, make_forcing, make_models, make_optimizer, resolve
 from dynsys.reconstruct.evaluation import evaluate
 from dynsys.reconstruct.folder import CHECKPOINT_FILE, RunFolder
@@ -86,7 +89,7 @@ def fit(
     preparation = Preparation.learn(parts.train, chosen.preparation)
     data = preparation.forward(parts.train)
     noise = suggest_noise_level(_present_columns(data, preparation))
-    chosen, words = resolve(chosen, data, noise)
+    chosen, words = closed_form.resolve(chosen) if closed_form.is_closed_form(chosen) else resolve(chosen, data, noise)
     folder = None if out is None else RunFolder(Path(out))
     mark = fingerprint(chosen, series)
     if folder is not None and folder.is_finished(mark, overwrite=overwrite):
@@ -94,17 +97,25 @@ def fit(
 
     training = chosen.training
     with x64(training.precision == "float64"):
-        trainer = _trainer(chosen, data, series)
-        scorer = _scorer(chosen, preparation, parts, data)
-        run = trainer.begin()
-        if folder is not None:
-            folder.begin(mark, to_toml(chosen), overwrite=overwrite)
-        checkpoint = None if folder is None else folder.path / CHECKPOINT_FILE
-        if checkpoint is not None and checkpoint.exists():
-            run = load_checkpoint(checkpoint, run, fingerprint=mark)
-        with shown(progress) as tell:
-            _train(trainer, run, scorer, checkpoint, mark, folder, tell)
-        trained = trainer.result(run)
+        if closed_form.is_closed_form(chosen):
+            models = closed_form.solve(chosen, data)
+            if folder is not None:
+                folder.begin(mark, to_toml(chosen), overwrite=overwrite)
+            trained = closed_form.scored(models, _scorer(chosen, preparation, parts, data, models[0].memory))
+            skipped = (0,) * len(models)
+        else:
+            trainer = _trainer(chosen, data, series)
+            scorer = _scorer(chosen, preparation, parts, data)
+            run = trainer.begin()
+            if folder is not None:
+                folder.begin(mark, to_toml(chosen), overwrite=overwrite)
+            checkpoint = None if folder is None else folder.path / CHECKPOINT_FILE
+            if checkpoint is not None and checkpoint.exists():
+                run = load_checkpoint(checkpoint, run, fingerprint=mark)
+            with shown(progress) as tell:
+                _train(trainer, run, scorer, checkpoint, mark, folder, tell)
+            trained = trainer.result(run)
+            skipped = tuple(int(n) for n in np.asarray(run.state.skipped))
         scores = _test_scores(trained, preparation, parts, training.seed)
     best = trained.best
     reconstruction = Reconstruction(
@@ -112,8 +123,8 @@ def fit(
         last=trained.last[best],
         preparation=preparation,
         settings=chosen,
-        outcome=_outcome(trained, run, words, noise, time.perf_counter() - begun),
-        start=tuple(float(v) for v in np.asarray(data.trajectories[0][:1], float)[0]),
+        outcome=_outcome(trained, skipped, words, noise, time.perf_counter() - begun),
+        start=tuple(np.asarray(data.trajectories[0][: trained.kept[best].memory + 1], float).ravel().tolist()),
         units=series.units,
         source=series.source,
         notes=series.notes,
@@ -156,7 +167,7 @@ def fingerprint(settings: FitSettings, series: TimeSeries) -> str:
     return digest.hexdigest()
 
 
-def _outcome(trained: Trained, run: Run, words: tuple[str, ...], noise: float, seconds: float) -> Outcome:
+def _outcome(trained: Trained, skipped: tuple[int, ...], words: tuple[str, ...], noise: float, seconds: float) -> Outcome:
     return Outcome(
         scores=trained.scores,
         kept_at=trained.kept_at,
@@ -165,7 +176,7 @@ def _outcome(trained: Trained, run: Run, words: tuple[str, ...], noise: float, s
         choices=words,
         noise_level=noise,
         seconds=seconds,
-        skipped=tuple(int(n) for n in np.asarray(run.state.skipped)),
+        skipped=skipped,
     )
 
 
@@ -207,7 +218,7 @@ def _trainer(settings: FitSettings, data: Prepared, series: TimeSeries) -> Train
     )
 
 
-def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data: Prepared) -> FreeRunScorer:
+def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data: Prepared, memory: int = 0) -> FreeRunScorer:
     trajectories, inputs = list(data.trajectories), None if data.inputs is None else list(data.inputs)
     if parts.validation is not None and min(parts.validation.lengths) >= preparation.history:
         more = preparation.forward(parts.validation)
@@ -222,6 +233,7 @@ def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data:
         bins=choice.bins,
         smoothing=choice.smoothing,
         veto=choice.veto,
+        memory=memory,
         seed=settings.training.seed,
     )
 

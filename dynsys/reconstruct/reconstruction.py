@@ -44,7 +44,8 @@ class Outcome:
 class Reconstruction:
     """What `fit` returns and `load` reads. `model` works in prepared coordinates; all methods here in the user's units.
 
-    last: the same seed's parameters at the end of training. start (N',): the state that free runs begin at by default.
+    last: the same seed's parameters at the end of training. start: the prepared points that lead to
+    the one at which free runs begin by default, in a row (N' numbers for a model without a memory).
     Only after `fit`: parts, the training, validation and test part of the recording; history, the lines of the training;
     ensemble, the kept model of every seed.
     """
@@ -89,7 +90,8 @@ class Reconstruction:
             raise InvalidValue(f"simulate: points must be a whole number of at least 1, got points={points!r}.")
         if start is not None:
             _check_series("simulate", start)
-        first, past = (np.asarray(self.start)[None, :], None) if start is None else self._end(start, 0)[:2]
+        begin = np.reshape(self.start, (-1, self.preparation.n_prepared))
+        first, past = (begin, None) if start is None else self._end(start, 0)[:2]
         run = run_from(self.model, first[None], points, self._inputs("simulate", inputs, points - 1), past)[0]
         return self._series([run], f"free run of {points} points of a {type(self.model).__name__} trained on {self.source}")
 
@@ -252,7 +254,7 @@ def _check(loaded: Reconstruction, where: str) -> None:
                 f"{len(loaded.preparation.input_mean)}. It is damaged."
             )
     outcome, start = loaded.outcome, np.asarray(loaded.start, float)
-    if start.shape != (wanted,) or not np.isfinite(start).all():
+    if start.ndim != 1 or start.size % wanted or not 0 < start.size <= wanted * (loaded.model.memory + 1) or not np.isfinite(start).all():
         raise DataError(f"{where}: the start of a free run must be {wanted} finite numbers. It is damaged.")
     if not 0 <= outcome.best < len(outcome.scores) or len({len(outcome.scores), len(outcome.kept_at), len(outcome.status)}) != 1:
         raise DataError(f"{where}: says that seed {outcome.best} of {len(outcome.scores)} was kept. It is damaged.")

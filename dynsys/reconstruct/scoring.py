@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynsys.dynamics import AbstractMap, rollout
+from dynsys.dynamics import AbstractMap, rollout, warm_up
 from dynsys.metrics.divergence import MAX_BINNED, VisitHistogram, principal_components
 from dynsys.metrics.power import spectral_distance
 from dynsys.train.trainer import WORST_SCORE, Scored
@@ -27,6 +27,12 @@ LARGEST_EXCERPT = 200_000  # rows of the data that the histogram is made from
 DIVERGED = 1e30  # a run that gets there is as good as infinite
 DEAD_SPREAD = 1e-3  # a run whose last fifth spreads less than this share of the data is dead
 LARGEST_VETO = 6.0  # nats; a run that is trapped on another attractor scores above 10
+
+
+def dtype_of(model: AbstractMap) -> np.dtype:
+    """The precision of a model's parameters; float64 for a model that has none."""
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    return np.dtype(leaves[0].dtype if leaves else float)
 
 
 @eqx.filter_jit
@@ -38,11 +44,7 @@ def free_runs(model: AbstractMap, starts: Float[Array, "B W N"], steps: int, pas
     """
 
     def one(x: Array, led_by: Any, u: Any) -> Array:
-        def lead(z: Array, now: tuple[Array, Any]) -> tuple[Array, None]:
-            return model.correct(model.step(z, now[1]), now[0]), None
-
-        z = jax.lax.scan(lead, model.lift(x[0]), (x[1:], led_by))[0]
-        return jax.vmap(model.observe)(rollout(model, z, steps, u))
+        return jax.vmap(model.observe)(rollout(model, warm_up(model, x, led_by), steps, u))
 
     axes = (0, None if past is None else 0, None if inputs is None else 0)
     return jax.vmap(one, axes)(starts, past, inputs)
@@ -51,7 +53,8 @@ def free_runs(model: AbstractMap, starts: Float[Array, "B W N"], steps: int, pas
 class FreeRunScorer:
     """Scores models by free runs from many starts; made once from the prepared training and validation series.
 
-    Runs of a driven model follow the data's inputs from their start, so they are as long as the inputs last.
+    Runs of a driven model follow the data's inputs from their start, so they are as long as the inputs last. memory: points that
+    lead an autonomous model to each start.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class FreeRunScorer:
         bins: int | None = None,
         smoothing: float | None = None,
         veto: float | None = None,
+        memory: int = 0,
         seed: int = 0,
     ):
         rng = np.random.default_rng(seed)
@@ -75,7 +79,7 @@ class FreeRunScorer:
         which = np.searchsorted(ends, picks, side="right")
         rows = picks - np.where(which > 0, ends[which - 1], 0)
         pairs = list(zip(which.tolist(), rows.tolist(), strict=True))
-        self.starts = np.stack([np.asarray(trajectories[i][a : a + 1])[0] for i, a in pairs])
+        self.starts = np.stack([_window(trajectories[i], a, memory) for i, a in pairs])
         self.inputs = None if inputs is None else np.stack([np.asarray(inputs[i][a : a + self.steps]) for i, a in pairs])
 
         self.true = _excerpt(trajectories, self.steps)
@@ -96,9 +100,9 @@ class FreeRunScorer:
 
     def __call__(self, model: AbstractMap) -> Scored:
         """The score of a model and its parts."""
-        dtype = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
+        dtype = dtype_of(model)
         inputs = None if self.inputs is None else jnp.asarray(self.inputs, dtype)
-        return self.score(np.asarray(free_runs(model, jnp.asarray(self.starts, dtype)[:, None], self.steps, None, inputs), float))
+        return self.score(np.asarray(free_runs(model, jnp.asarray(self.starts, dtype), self.steps, None, inputs), float))
 
     def score(self, runs: np.ndarray) -> Scored:
         """The score of free runs (B, S, N)."""
@@ -129,6 +133,13 @@ class FreeRunScorer:
         """
         worst = max(float(self.histogram.divergence(self._project(segment))) for segment in self.segments)
         return min(1.0 + 3.0 * worst, LARGEST_VETO)
+
+
+def _window(trajectory: Any, row: int, memory: int) -> np.ndarray:
+    """The points row, ..., row + memory of a trajectory, (memory + 1, N); the last ones where there are no more, fewer in a short one."""
+    first = max(0, min(row, len(trajectory) - memory - 1))
+    points = np.asarray(trajectory[first : first + memory + 1])
+    return np.concatenate([points[:1].repeat(memory + 1 - len(points), axis=0), points])
 
 
 def sensible_bins(points: int) -> int:

@@ -69,7 +69,9 @@ def content_of(
     true = np.asarray(data.trajectories[longest][:LONGEST], float)
     inputs = None if data.inputs is None else np.asarray(data.inputs[longest][:LONGEST], float)
     length = len(true) if points is None or inputs is not None else points
-    made = run_from(found.model, true[:1], length, inputs)[0]
+    past = 0 if inputs is not None else min(found.model.memory, len(true) // 4)  # what leads a model to its start is not shown
+    made = run_from(found.model, true[None, : past + 1], length - past if points is None else length, inputs)[0]
+    true = true[past:]
     preparation = found.preparation
     shown, whole_run = preparation.backward(true), preparation.backward(made)
     run = whole_run[: len(shown)]
@@ -167,11 +169,12 @@ def _histograms(found: Reconstruction, made: np.ndarray, events: Events) -> tupl
 def _summary(found: Reconstruction) -> tuple[str, ...]:
     model, outcome = found.model, found.outcome
     size = sum(int(np.size(leaf)) for leaf in _arrays(model))
+    updates = f"trained for {found.settings.training.steps:,} updates" if any(outcome.kept_at) else "fitted in closed form"
+    how = f"{len(outcome.scores)} seeds were {updates}; the one with the best free run was "
     lines = [
         f"A {found.settings.model.name} with {model.dim} latent states and {size:,} parameters was trained on "
         f"{found.source or 'a recording'}.",
-        f"{len(outcome.scores)} seeds were trained for {found.settings.training.steps:,} updates; the one with the best free run was "
-        f"kept (seed {outcome.best}, update {outcome.kept_at[outcome.best]:,}).",
+        how + f"kept (seed {outcome.best}, update {outcome.kept_at[outcome.best]:,}).",
     ]
     for score in found.scores:
         if score.floor is not None and score.name == "d_stsp_binned":

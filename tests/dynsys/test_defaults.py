@@ -6,13 +6,14 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from dynsys import registry
 from dynsys.config import Options
 from dynsys.errors import InvalidValue, UnknownName
 from dynsys.prepare.preparation import Prepared
 from dynsys.reconstruct.defaults import NOISY, make_forcing, make_model, make_models, make_optimizer, resolve, sparse_interval
 from dynsys.reconstruct.settings import FitSettings, ModelSettings, TrainingSettings
 from dynsys.train.forcing import Adaptive, Annealed, Constant, FreeRunning, GeneralizedForcing, SparseForcing
+
+from .model_cases import TRAINED
 
 
 def data(columns=3, points=1000, period=40.0, offset=0):
@@ -45,7 +46,7 @@ def test_an_alrnn_is_forced_sparsely():
     assert training.interval == sparse_interval(data(), 100)
 
 
-@pytest.mark.parametrize("model", registry.names("model"))
+@pytest.mark.parametrize("model", TRAINED)
 def test_nothing_is_left_open_and_each_choice_is_told(model):
     settings, words = chosen(0.05, model=model)
     training = settings.training

@@ -15,6 +15,8 @@ from dynsys.train.forced import forced_run
 from dynsys.train.forcing import Adaptive, Annealed, Constant, FreeRunning, GeneralizedForcing, SparseForcing, jacobian_growth
 from dynsys.train.loss import Loss
 
+from .model_cases import TRAINED
+
 T, B, N, K = 7, 2, 3, 2
 FORCINGS = [SparseForcing(4), SparseForcing(4, complete=True), GeneralizedForcing(Constant(0.3)), FreeRunning()]
 
@@ -40,7 +42,7 @@ def literal(model, forcing, strength, xs, us):
     return jax.vmap(window, (1, None if us is None else 1), 1)(xs, us)
 
 
-@pytest.mark.parametrize("name", registry.names("model"))
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("forcing", FORCINGS, ids=lambda f: type(f).__name__)
 def test_states_and_gradients_equal_the_literal_loop(name, forcing):
     model, xs, us = case(name, "affine" if name == "alrnn" else "identity")
@@ -62,7 +64,7 @@ def test_states_and_gradients_equal_the_literal_loop(name, forcing):
     assert max(float(jnp.max(jnp.abs(leaf), initial=0.0)) for leaf in jax.tree.leaves(autodiff)) > 0.1
 
 
-@pytest.mark.parametrize("name", registry.names("model"))
+@pytest.mark.parametrize("name", TRAINED)
 def test_full_forcing_predicts_one_step_and_none_runs_free(name):
     model, xs, us = case(name)
     full = forced_run(model, GeneralizedForcing(Constant(1.0), complete=True), jnp.asarray(1.0), xs, us)

@@ -1,0 +1,51 @@
+"""Small instances of every registered model: with random parameters where it is trained, fitted to a short series where it is not."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from dynsys import registry
+from dynsys.models.regressed import Regressed
+
+REGRESSED = tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), Regressed))
+TRAINED = tuple(name for name in registry.names("model") if name not in REGRESSED)
+# every kind of model in each variant that it has: (name, inputs, observation); those fitted in closed form have one
+CASES = [(name, n_inputs, observation) for name in TRAINED for n_inputs in (0, 2) for observation in ("identity", "affine")]
+CASES += [(name, 0, "identity") for name in REGRESSED]
+
+SMALL = {
+    "parrot": {"delays": 2},
+    "var": {"delays": 2, "ridge": 1e-9},
+    "nvar": {"delays": 2, "stride": 2, "ridge": 1e-9},
+    "polynomial-flow-map": {"delays": 2, "degree": 3, "ridge": 1e-9},
+    "esn": {"units": 20, "radius": 0.9, "leak": 0.5, "input_scale": 0.5, "ridge": 1e-6, "washout": 5},
+}
+
+
+def waves(points=60, columns=3):
+    """Sines of unequal frequency and offset, (points, columns)."""
+    t, i = np.arange(points)[:, None], np.arange(columns)[None, :]
+    return np.sin((0.3 + 0.1 * i) * t + i) + 0.3 * np.cos(0.05 * t) + 0.5 * i
+
+
+def fitted(name, n_obs=3, **options):
+    """A model that is fitted in closed form, with JAX arrays."""
+    model = registry.lookup("model", name).from_series([waves(columns=n_obs)], **(SMALL.get(name, {}) | options))
+    return jax.tree.map(jnp.asarray, model)
+
+
+def make(name, n_inputs=0, observation="identity", n_obs=3, key=0, **options):
+    """A model of any kind; if trained, with every parameter away from zero, so that no term is hidden by its start."""
+    if name in REGRESSED:
+        return fitted(name, n_obs, **options)
+    model = registry.lookup("model", name).init(n_obs, n_inputs, observation=observation, key=jr.key(key), **options)
+    leaves, treedef = jax.tree.flatten(model)
+    keys = jr.split(jr.key(key + 1), len(leaves))
+    return jax.tree.unflatten(treedef, [leaf + 0.05 * jr.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)])
+
+
+def astype(model, dtype):
+    """The model with its real numbers in another precision."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
