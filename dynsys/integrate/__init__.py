@@ -2,5 +2,6 @@
 
 from dynsys.integrate.simulate import simulate_system
 from dynsys.integrate.solve import Solution, solve
+from dynsys.integrate.spectral import FieldMap, solve_field
 
-__all__ = ["Solution", "simulate_system", "solve"]
+__all__ = ["FieldMap", "Solution", "simulate_system", "solve", "solve_field"]
