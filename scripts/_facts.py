@@ -1,7 +1,8 @@
 """The facts of one system, computed: exponents, mean divergence, dimensions, period, mean and deviation, with errors and flags.
 
-A series at about 40 points a period (RK4, with as many substeps as a test of step halving asks for) gives the statistics; a run
-of the tangent dynamics with the same step gives the exponents. Both take as long as a budget of seconds allows.
+A series at about 40 points a period gives the statistics; a run of the tangent dynamics with the same step gives the exponents.
+Both take as long as a budget of seconds allows. The step is halved until halving it again changes nothing: of Runge and Kutta's
+method of order four, or, where volume is conserved and an error of energy would add up, of Dormand and Prince's of order eight.
 """
 
 import dataclasses
@@ -14,16 +15,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import DOP853
 from scipy.signal import welch
 
 from dynsys.analysis import correlation_dimension, kaplan_yorke_dimension, lyapunov_spectrum
+from dynsys.errors import InvalidValue
+from dynsys.integrate.delay import DelayMap, choose_step as choose_delay_step
 from dynsys.precision import x64
-from dynsys.systems import SystemFlow, SystemMap, load_system
+from dynsys.systems import SystemDelay, SystemFlow, SystemMap, load_system
 
 SEGMENTS = 16
 MOST_SUBSTEPS = 4096
+BLOCK = 500  # points of one compiled run
 PROBE = 2000  # points on which the step is chosen
 TOLERANCE, TIGHT = 1e-6, 1e-10  # error of one sampling interval in standard deviations; the second where volume is conserved
+DELAY_EXPONENTS = 6  # of a delay equation, which has infinitely many
 KINKS = re.compile(r"\b(?:sign|heaviside|where|abs|min|max)\(")
 Fact = tuple[np.ndarray, np.ndarray]
 
@@ -37,163 +43,251 @@ class Found:
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What to run: a flow with a stepper, a map, or a delay equation as a map; `interval` between points in `substeps` steps."""
+
+    system: Any
+    interval: float = 1.0
+    substeps: int = 1
+    every: int = 1
+    stepper: Any = None
+
+    @property
+    def flow(self) -> bool:
+        """Whether time is continuous and the state finite."""
+        return isinstance(self.system, SystemFlow)
+
+    @property
+    def record(self) -> Any:
+        """The record of the database."""
+        return self.system.system.record if isinstance(self.system, DelayMap) else self.system.record
+
+
 def compute(name: str, seconds: float) -> Found:
     """All facts of a system or a .toml file, in about `seconds` after compilation."""
     found = Found()
-    system, interval, substeps, start, every = prepare(name, found)
+    setting, start = prepare(name, found)
     if start is None:
         return found
+    start = series(setting, start, BLOCK)[1]
     begin = time.perf_counter()
-    probe = series(system, start, 500, interval, substeps)
-    rate = 500 / max(time.perf_counter() - begin, 1e-6)
-    points = int(np.clip(0.2 * seconds * rate, 5_000, 400_000))
-    raw = series(system, probe[-1], points, interval, substeps)
+    start = series(setting, start, BLOCK)[1]
+    rate = BLOCK / max(time.perf_counter() - begin, 1e-6)
+    points = int(np.clip(0.2 * seconds * rate, 5_000, max(50_000, 1_200_000 // setting.record.dim)))
+    raw, last = series(setting, start, min(points, 400_000))
     if not np.isfinite(raw).all():
         found.flags["DIVERGED"] = f"after {int(np.isfinite(raw).all(1).sum())} points"
         return found
-    found.notes |= {"interval": round(interval, 6), "substeps": substeps, "points": points}
-    statistics(found, system, raw, interval)
-    exponents(found, system, raw[-1], interval / substeps, every, 0.6 * seconds)
+    found.notes |= {"interval": round(setting.interval, 6), "substeps": setting.substeps, "points": len(raw)}
+    if setting.stepper is not None:
+        found.notes["method"] = setting.stepper.__name__
+    statistics(found, setting, raw)
+    if "JUMP" not in found.flags:
+        exponents(found, setting, last, 0.6 * seconds)
     return found
 
 
-def prepare(name: str, found: Found) -> tuple[Any, float, int, np.ndarray | None, int]:
-    """The system, its sampling interval, substeps, a start after a transient (None if it diverged), steps between two QRs."""
+def prepare(name: str, found: Found) -> tuple[Setting, np.ndarray | None]:
+    """How to run a system, and a start after a transient (None if it diverged)."""
     system = load_system(name)
+    record, period = system.record, system.record.file.time.period
     if isinstance(system, SystemMap):
-        start = series(system, system.start, PROBE, 1.0, 1)[-1]
-        if not np.isfinite(start).all():
-            found.flags["DIVERGED"] = "in the transient"
-        return system, 1.0, 1, start if np.isfinite(start).all() else None, 1
-    interval, period = system.dt, system.record.file.time.period
-    if period:
-        interval *= max(1, int(period / (40 * system.dt)))
-    substeps, states = choose_step(system, interval, found)
-    if states is None:
-        found.flags["DIVERGED"] = f"in the transient, with {MOST_SUBSTEPS} substeps"
-        return system, interval, substeps, None, 1
+        setting = Setting(system)
+        start = series(setting, system.start, PROBE)[1]
+    elif isinstance(system, SystemFlow):
+        interval = system.dt * (max(1, int(period / (40 * system.dt))) if period else 1)
+        setting, start = choose_step(system, interval, found)
+    elif isinstance(system, SystemDelay):
+        interval = system.dt * (max(1, int(period / (40 * system.dt))) if period else 1)
+        interval = min(interval, max(system.lags) / 4)  # exponents of one interval must not part too far
+        step = min(choose_delay_step(system, record.start, rtol=1e-6), min(system.lags))
+        setting = Setting(DelayMap(system, dt=interval, substeps=max(1, math.ceil(interval / step))))  # pyright: ignore[reportCallIssue]
+        setting = dataclasses.replace(setting, interval=interval)
+        start = setting.system.lift(jnp.asarray(record.start))
+        for _ in range(5):
+            start = series(setting, start, PROBE)[1]
+    else:
+        raise InvalidValue(f"{record.name}: facts are computed for flows, maps and delay equations, not for kind {record.kind!r}.")
+    if start is not None and not np.isfinite(start).all():
+        found.flags["DIVERGED"], start = "in the transient", None
+    return setting, start
+
+
+def choose_step(system: SystemFlow, interval: float, found: Found) -> tuple[Setting, np.ndarray | None]:
+    """Method and substeps of an interval whose error, by halving, is small at all points of a probe, and its last point."""
+    text = " ".join(text for _, text in (*system.record.file.equations, *system.record.file.define))
+    kinks, setting = bool(KINKS.search(text)), Setting(system, interval, 32, 1, rk4)
+    while True:
+        states, last = series(setting, system.start, PROBE)
+        if np.isfinite(states).all():
+            needed, error = needed_substeps(setting, states, kinks)
+            if needed <= setting.substeps:
+                break
+            if setting.substeps >= MOST_SUBSTEPS:
+                found.flags["STEP"] = f"error {error:.1e} with {MOST_SUBSTEPS} substeps"
+                break
+        elif setting.substeps >= MOST_SUBSTEPS:
+            found.flags["DIVERGED"] = f"in the transient, with {MOST_SUBSTEPS} substeps"
+            return setting, None
+        else:
+            needed = 4 * setting.substeps
+        setting = dataclasses.replace(setting, substeps=min(needed, MOST_SUBSTEPS))
+    if conserves(system, states):
+        setting = dataclasses.replace(setting, stepper=dop853)
+        needed, error = needed_substeps(setting, states, kinks)
+    setting = dataclasses.replace(setting, substeps=min(needed, MOST_SUBSTEPS))
+    if kinks and jumps(setting, states):
+        found.flags["JUMP"] = "the field jumps: the derivative misses what happens there, no exponents"
     with x64():
         sizes = eqx.filter_jit(jax.vmap(lambda z: jnp.abs(system.jacobian(0.0, z)).sum(1).max()))(jnp.asarray(states))
-    spread = 2 * float(np.max(np.asarray(sizes))) * interval / substeps  # exponents part by this much a step at most
-    return system, interval, substeps, states[-1], int(np.clip(12 / max(spread, 1e-9), 1, 16))
+    spread = 2 * float(np.max(np.asarray(sizes))) * interval / setting.substeps  # exponents part by this much a step at most
+    return dataclasses.replace(setting, every=int(np.clip(12 / max(spread, 1e-9), 1, 16))), last
 
 
-def choose_step(system: SystemFlow, interval: float, found: Found) -> tuple[int, np.ndarray | None]:
-    """Substeps of an interval whose error, by halving, is small at all points of a probe, and the probe."""
-    kinks = bool(KINKS.search(" ".join(text for _, text in (*system.record.file.equations, *system.record.file.define))))
-    if kinks:
-        found.notes["kinks"] = True
-    trial = 32
-    while trial <= MOST_SUBSTEPS:
-        states = series(system, system.start, PROBE, interval, trial)
-        if not np.isfinite(states).all():
-            trial *= 4
-            continue
-        scale = np.maximum(states.std(0), 1e-6 * max(states.std(0).max(), 1e-300))
-        volume = divergence(system, states[:: max(1, len(states) // 500)])
-        means = np.array([part.mean() for part in np.array_split(volume, 10)])
-        conserved = abs(means.mean()) <= 3 * means.std(ddof=1) / 3.0 + 1e-9
-        needed, error = 2, math.inf
-        while needed <= MOST_SUBSTEPS:
-            coarse, fine = (advance(system, states, interval, n) for n in (needed, 2 * needed))
-            errors = np.nan_to_num(np.abs(coarse - fine) / scale, nan=np.inf).max(1)
-            # a step across a kink has a larger error however short it is; there are few of them
-            error = float(np.quantile(errors, 0.95) if kinks else errors.max())
-            if error <= (TIGHT if conserved else TOLERANCE):
-                break
-            needed *= 2
-        if needed <= trial or trial == MOST_SUBSTEPS:
-            if needed > MOST_SUBSTEPS:
-                found.flags["STEP"] = f"error {error:.1e} with {MOST_SUBSTEPS} substeps"
-            return min(needed, MOST_SUBSTEPS), states
-        trial = min(needed, MOST_SUBSTEPS)
-    return trial, None
+def needed_substeps(setting: Setting, states: np.ndarray, kinks: bool) -> tuple[int, float]:
+    """The first power of two whose error over an interval is small, twice the largest allowed if none is, and the error."""
+    scale = np.maximum(states.std(0), 1e-6 * max(states.std(0).max(), 1e-300))
+    goal = TIGHT if setting.stepper is dop853 else TOLERANCE
+    needed = 32 if kinks else 1
+    finer, error = advance(setting, states, needed), math.inf
+    while needed <= MOST_SUBSTEPS:
+        coarse, finer = finer, advance(setting, states, 2 * needed)
+        errors = np.nan_to_num(np.abs(coarse - finer) / scale, nan=np.inf).max(1)
+        # a step across a kink has a larger error however short it is; there are few of them
+        error = float(np.quantile(errors, 0.95) if kinks else errors.max())
+        if error <= goal:
+            break
+        needed *= 2
+    return needed, error
 
 
-def series(system: Any, start: np.ndarray, points: int, interval: float, substeps: int) -> np.ndarray:
-    """States after 1, ..., points intervals, (points, M), angles not wrapped."""
+def conserves(system: SystemFlow, states: np.ndarray) -> bool:
+    """Whether the mean divergence of a probe is zero within three standard errors."""
+    means = np.array([part.mean() for part in np.array_split(divergence(system, states), 10)])
+    return bool(abs(means.mean()) <= means.std(ddof=1) + 1e-9)
+
+
+def jumps(setting: Setting, states: np.ndarray) -> bool:
+    """Whether the field changes as much over a 64th of an interval as over an interval, at a state that is no clock.
+
+    A jump at set times (of a wrapped state that advances by itself) does not count: all orbits meet it together.
+    """
+    record, system = setting.record, setting.system
+    free = set(record.state_names) - {name for name, _ in record.file.wraps}
+    inside = " ".join(
+        re.findall(
+            r"(?:sign|heaviside|where)\(([^,()]*(?:\([^()]*\))?[^,()]*)",
+            " ".join(t for _, t in (*record.file.equations, *record.file.define)),
+        )
+    )
+    if not free & set(re.findall(r"[A-Za-z_]\w*", inside)):
+        return False
+    with x64():
+        field = eqx.filter_jit(jax.vmap(lambda z: system.field(0.0, z)))
+        largest = []
+        for part in (1, 64):
+            moved = dataclasses.replace(setting, interval=setting.interval / part)
+            dense = series(moved, states[-1], 200 * part)[0]
+            largest.append(np.abs(np.diff(np.asarray(field(jnp.asarray(dense))), axis=0)).max(0))
+    return bool((largest[1] > 0.3 * largest[0]).any())
+
+
+def series(setting: Setting, start: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Observed states after 1, ..., points intervals, (points, M), rounded up to whole blocks, and the last whole state."""
     with x64():
         blocks, z = [], jnp.asarray(start, float)
-        size = min(points, 500)
-        for _ in range(-(-points // size)):  # one compiled program for every length
-            z, states = _series(system, z, jnp.asarray(interval / substeps), jnp.asarray(substeps), size)
-            z = jnp.asarray(_settled(system, np.asarray(z)))
+        h, substeps = jnp.asarray(setting.interval / setting.substeps), jnp.asarray(setting.substeps)
+        for _ in range(-(-points // BLOCK)):  # one compiled program for every length
+            z, states = _series(setting.system, setting.stepper, z, h, substeps)
+            if setting.flow and np.isfinite(np.asarray(z)).all():  # a large angle would lose digits
+                z = jnp.asarray(setting.record.wrap(np.asarray(z)))
             blocks.append(np.asarray(states))
-        return np.concatenate(blocks)[:points]
+        return np.concatenate(blocks), np.asarray(z)
 
 
-def _settled(system: Any, z: np.ndarray) -> np.ndarray:
-    """The state with angles wrapped, so that they do not lose digits in a long run."""
-    return np.asarray(system.record.wrap(z)) if np.isfinite(z).all() else z
-
-
-def advance(system: Any, states: np.ndarray, interval: float, substeps: int) -> np.ndarray:
-    """Every state one interval later, (T, M) -> (T, M)."""
+def advance(setting: Setting, states: np.ndarray, substeps: int) -> np.ndarray:
+    """Every state of a flow one interval later, (T, M) -> (T, M)."""
     with x64():
-        return np.asarray(_advance(system, jnp.asarray(states), jnp.asarray(interval / substeps), jnp.asarray(substeps)))
+        step = jnp.asarray(setting.interval / substeps)
+        return np.asarray(_advance(setting.system, setting.stepper, jnp.asarray(states), step, jnp.asarray(substeps)))
 
 
 @eqx.filter_jit
-def _series(system: Any, z: jax.Array, h: jax.Array, substeps: jax.Array, points: int) -> Any:
+def _series(system: Any, stepper: Any, z: jax.Array, h: jax.Array, substeps: jax.Array) -> Any:
     def one(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        state = _interval(system, state, h, substeps)
-        return state, state
+        state = _interval(system, stepper, state, h, substeps)
+        return state, state if isinstance(system, SystemFlow) else system.observe(state)
 
-    return jax.lax.scan(one, z, None, length=points)
+    return jax.lax.scan(one, z, None, length=BLOCK)
 
 
 @eqx.filter_jit
-def _advance(system: Any, states: jax.Array, h: jax.Array, substeps: jax.Array) -> jax.Array:
-    return jax.vmap(lambda z: _interval(system, z, h, substeps))(states)
+def _advance(system: Any, stepper: Any, states: jax.Array, h: jax.Array, substeps: jax.Array) -> jax.Array:
+    return jax.vmap(lambda z: _interval(system, stepper, z, h, substeps))(states)
 
 
-def _interval(system: Any, z: jax.Array, h: jax.Array, substeps: jax.Array) -> jax.Array:
-    """One step of a map, or `substeps` steps of Runge and Kutta's method of order four (the length of a step is traced here)."""
+def _interval(system: Any, stepper: Any, z: jax.Array, h: jax.Array, substeps: jax.Array) -> jax.Array:
+    """One step of a map, or `substeps` steps of length h of a flow."""
     if not isinstance(system, SystemFlow):
         return system.step(z)
-
-    def step(_: Any, z: jax.Array) -> jax.Array:
-        a = system.field(0.0, z)
-        b = system.field(0.0, z + h / 2 * a)
-        c = system.field(0.0, z + h / 2 * b)
-        d = system.field(0.0, z + h * c)
-        return z + h / 6 * (a + 2 * b + 2 * c + d)
-
-    return jax.lax.fori_loop(0, substeps, step, z)
+    return jax.lax.fori_loop(0, substeps, lambda _, z: stepper(system, 0.0, z, None, h), z)
 
 
-def statistics(found: Found, system: Any, raw: np.ndarray, interval: float) -> None:
+def rk4(flow: Any, t: Any, z: Any, u: Any, dt: Any) -> Any:
+    """One step of order four (Kutta 1901); here the length of a step may be traced."""
+    a = flow.field(t, z, u)
+    b = flow.field(t, z + dt / 2 * a, u)
+    c = flow.field(t, z + dt / 2 * b, u)
+    d = flow.field(t, z + dt * c, u)
+    return z + dt / 6 * (a + 2 * b + 2 * c + d)
+
+
+def dop853(flow: Any, t: Any, z: Any, u: Any, dt: Any) -> Any:
+    """One step of order eight (Dormand & Prince; Hairer, Norsett, Wanner 1993), with the coefficients that scipy keeps."""
+    stages = []
+    for row in np.asarray(DOP853.A):
+        stages.append(flow.field(t, z + dt * sum(a * k for a, k in zip(row, stages, strict=False) if a) if stages else z, u))
+    return z + dt * sum(b * k for b, k in zip(np.asarray(DOP853.B), stages, strict=True) if b)
+
+
+def statistics(found: Found, setting: Setting, raw: np.ndarray) -> None:
     """Mean divergence, period, correlation dimension, mean and deviation of a series of states."""
-    values = np.asarray(system.record.wrap(raw))
-    found.facts["mean_divergence"] = over_segments(divergence(system, raw))
+    record = setting.record
+    values = np.asarray(record.wrap(raw))
+    if not isinstance(setting.system, DelayMap) and "JUMP" not in found.flags:
+        found.facts["mean_divergence"] = over_segments(divergence(setting.system, raw))
     found.facts["mean"] = over_segments(values)
     deviations = np.array([part.std(0) for part in np.array_split(values, SEGMENTS)])
     found.facts["std"] = values.std(0), deviations.std(0, ddof=1) / math.sqrt(SEGMENTS)
     line = np.linspace(-1, 1, len(values))
-    for column, label in zip(values.T, system.names, strict=True):
+    for column, label in zip(values.T, record.state_names, strict=True):
         if column.std() > 0 and abs(np.corrcoef(line, column)[0, 1]) > 0.9:
             found.flags["TREND"] = f"{label} grows"
-    moving, clocks = on_circles(system, raw)
+    moving, clocks = on_circles(record, raw)
     if moving.shape[1] == 0:
         found.flags["CONSTANT"] = "no state moves"
         return
-    if isinstance(system, SystemFlow):
+    if not isinstance(setting.system, SystemMap):
         free = moving[:, ~clocks] if (~clocks).any() else moving
-        periods = np.array([dominant_period(part, interval) for part in np.array_split(free, SEGMENTS)])
-        found.facts["period"] = np.asarray(dominant_period(free, interval, SEGMENTS)), np.asarray(periods.std(ddof=1) / math.sqrt(SEGMENTS))
+        periods = np.array([dominant_period(part, setting.interval) for part in np.array_split(free, SEGMENTS)])
+        found.facts["period"] = (
+            np.asarray(dominant_period(free, setting.interval, SEGMENTS)),
+            np.asarray(periods.std(ddof=1) / math.sqrt(SEGMENTS)),
+        )
     measured = correlation_dimension(moving, points=20_000 if moving.shape[1] <= 6 else 8_000)
     if math.isfinite(measured.dimension):
         found.facts["correlation_dimension"] = np.asarray(measured.dimension), np.asarray(measured.error)
 
 
-def on_circles(system: Any, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def on_circles(record: Any, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The standardised states that move, a wrapped one as its sine and cosine, (T, C); and which columns are clocks, (C,).
 
     A clock is a wrapped state that advances at a constant speed: the phase of a driving force.
     """
-    periods, columns, clocks, place = dict(system.record.file.wraps), [], [], 0
-    for family in system.record.file.state:
-        size = system.record.file.block(family).size
+    periods, columns, clocks, place = dict(record.file.wraps), [], [], 0
+    for family in record.file.state:
+        size = record.file.block(family).size
         for column in raw[:, place : place + size].T:
             if family.name in periods:
                 angle = 2 * np.pi * column / periods[family.name]
@@ -211,16 +305,20 @@ def on_circles(system: Any, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (table[:, alive] - table[:, alive].mean(0)) / spread[alive], np.array(clocks)[alive]
 
 
-def exponents(found: Found, system: Any, start: np.ndarray, step: float, every: int, seconds: float, count: int | None = None) -> None:
+def exponents(found: Found, setting: Setting, start: np.ndarray, seconds: float) -> None:
     """Lyapunov spectrum and Kaplan-Yorke dimension, and the checks: their sum, a zero for a flow."""
-    flow = isinstance(system, SystemFlow)
-    settings = {"dt": step, "every": every, "segments": SEGMENTS, "n_exponents": count}
-    first = SEGMENTS * every * 16
-    lyapunov_spectrum(system, start, steps=first, transient=0, **settings)
-    begin = time.perf_counter()
-    lyapunov_spectrum(system, start, steps=8 * first, transient=0, **settings)
-    rate = 8 * first / (time.perf_counter() - begin)
-    steps = int(np.clip(0.9 * seconds * rate, 8 * first, 2_000_000_000))
+    system, every, step = setting.system, setting.every, setting.interval / setting.substeps if setting.flow else setting.interval
+    count = DELAY_EXPONENTS if isinstance(system, DelayMap) else None
+    settings: dict[str, Any] = {"dt": step, "every": every, "segments": SEGMENTS, "n_exponents": count}
+    settings |= {"stepper": setting.stepper} if setting.flow else {}
+    steps, spent = SEGMENTS * every, 0.0
+    lyapunov_spectrum(system, start, steps=steps, transient=0, **settings)  # compiles
+    while spent < 0.05 * seconds and steps < 100_000_000:
+        steps *= 8
+        begin = time.perf_counter()
+        lyapunov_spectrum(system, start, steps=steps, transient=0, **settings)
+        spent = time.perf_counter() - begin
+    steps = int(min(0.85 * seconds * steps / spent, 4e9))
     run = lyapunov_spectrum(system, start, steps=steps, transient=steps // 20, **settings)
     found.notes |= {"steps": run.steps, "every": every, "time": round(run.steps * step, 3)}
     if not run.status.ok:
@@ -231,7 +329,7 @@ def exponents(found: Found, system: Any, start: np.ndarray, step: float, every: 
     dimension = kaplan_yorke_dimension(run.exponents, tolerance=zero)
     if count is None or dimension < count:
         found.facts["kaplan_yorke"] = np.asarray(dimension), kaplan_yorke_error(run.exponents, run.errors, zero)
-    check_exponents(found, flow)
+    check_exponents(found, not isinstance(system, SystemMap))
 
 
 def check_exponents(found: Found, flow: bool) -> None:
