@@ -1,13 +1,7 @@
 """The systems that ship with the package: formulas from the papers, starts on the attractor, published exponents."""
 
 import itertools
-import json
 import math
-import os
-import subprocess
-import sys
-from datetime import date
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -108,50 +102,9 @@ def test_every_file_is_complete(name):
     assert len(record.file.source) > 40
     assert len(record.file.about) > 60
     assert any(str(year) in record.file.source for year in range(1960, 2030))
-    facts = {entry.name for entry in record.file.computed}
-    wanted = {"lyapunov_spectrum", "mean_divergence", "kaplan_yorke", "mean", "std"} | ({"period"} if record.kind == "flow" else set())
-    assert facts == wanted
     assert all(entry.script == "scripts/regenerate_facts.py" and entry.version for entry in record.file.computed)
     assert r"\begin{aligned}" in record.latex()
     assert record.latex().count("{") == record.latex().count("}")
-
-
-@pytest.mark.parametrize("name", names())
-def test_start_lies_in_the_attractor(name):
-    record = system(name)
-    mean, std = (np.asarray(record.fact(key).value) for key in ("mean", "std"))
-    # a chaotic attractor seldom reaches beyond six standard deviations of its mean; tests/dynsys has the sharp test
-    assert np.all(np.abs(record.start - mean) < 6 * std + 1e-9)
-
-
-PUBLISHED = {
-    "Lorenz": [(0, 0.9056, 0.003), (1, 0.0, 0.002), (2, -14.572, 0.003)],  # Sprott 2003, Chaos and Time-Series Analysis
-    "Rossler": [(0, 0.0714, 0.002), (1, 0.0, 0.002), (2, -5.3943, 0.005)],  # the same
-    "Henon": [(0, 0.4192, 0.002), (1, -1.623, 0.002)],  # the same: 0.41922, -1.62319
-    "Chen": [(0, 2.027, 0.03), (1, 0.0, 0.01), (2, -12.027, 0.03)],  # Chen & Ueta system, e.g. Lu, Chen 2002
-}
-
-
-@pytest.mark.parametrize(("name", "index", "value", "tolerance"), [(n, *row) for n, rows in PUBLISHED.items() for row in rows])
-def test_stored_exponents_agree_with_published_ones(name, index, value, tolerance):
-    assert abs(system(name).fact("lyapunov_spectrum").value[index] - value) <= tolerance
-
-
-@pytest.mark.parametrize("name", names())
-def test_stored_exponents_are_consistent(name):
-    record = system(name)
-    spectrum, divergence = record.fact("lyapunov_spectrum"), record.fact("mean_divergence")
-    values, errors = np.asarray(spectrum.value), np.asarray(spectrum.error)
-    # the two come from runs of their own: four standard errors of the difference, and 1e-3 for the fourth-order step
-    assert abs(values.sum() - divergence.value) < 4 * (divergence.error + np.sqrt((errors**2).sum())) + 1e-3 * (1 + abs(values).max())
-    assert values[0] > 4 * errors[0]  # every one is chaotic
-    if record.kind == "flow":
-        nearest = np.argmin(np.abs(values))
-        assert abs(values[nearest]) < 4 * errors[nearest] + 1e-3  # and has a neutral direction along the flow
-    sums = np.cumsum(values)
-    last = np.flatnonzero(sums >= -1e-9)[-1]
-    if last + 1 < len(values):
-        assert_allclose(record.fact("kaplan_yorke").value, last + 1 + sums[last] / -values[last + 1], atol=0.02)
 
 
 def test_the_pendulum_is_hamiltonian():
@@ -189,19 +142,3 @@ def test_sizes():
     assert len(set(np.round(system("Lorenz96", n=40).start, 6))) == 40  # not a repeated, symmetric state
     x = np.random.default_rng(0).normal(size=7)
     assert_allclose(system("Lorenz96", n=7).field(0.0, x), lorenz96(x), atol=1e-12)
-
-
-def test_stored_facts_are_recomputed_by_their_script():
-    root = Path(__file__).parents[2]
-    sample = ["Henon", names("flow")[date.today().toordinal() % len(names("flow"))]]  # another flow every day
-    command = [sys.executable, str(root / "scripts" / "regenerate_facts.py"), *sample, "--dry", "--points", "20000", "--steps", "200000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"})
-    assert done.returncode == 0, done.stderr[-2000:]
-    for name, line in zip(sample, done.stdout.splitlines(), strict=True):
-        row = json.loads(line)
-        assert row["system"] == name
-        value, error = (np.asarray(part) for part in row["lyapunov_spectrum"])
-        stored = system(name).fact("lyapunov_spectrum")
-        # a short run: 6 of its standard errors (16 segments know them to a fifth), and 0.3 % of the largest for its transient
-        allowed = 6 * (error + np.asarray(stored.error)) + 0.003 * np.abs(stored.value).max()
-        assert np.all(np.abs(value - np.asarray(stored.value)) < allowed)
