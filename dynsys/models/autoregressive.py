@@ -27,7 +27,8 @@ from dynsys.errors import InvalidValue
 from dynsys.models.regressed import AbstractDelayed, Holdout, box, checked_options, checked_series, moments
 from dynsys.models.ridge import BLOCK, Regression
 
-MOST_FEATURES = 500
+MOST_FEATURES = 500  # of the settings that are tried
+LARGEST = 2500  # features, where nothing smaller does what is asked for
 MOST_ROWS = 10_000  # of a longer series, settings are tried on so many evenly spread rows; the last fit takes all
 RIDGES = 10.0 ** np.arange(-28, 1, 2)
 STABLE_STEPS = 1000  # a model that is kept stays within one range of the data for so long, if any of the best does
@@ -109,7 +110,7 @@ class VAR(AbstractPolynomialMap):
 class NVAR(AbstractPolynomialMap):
     """Next-generation reservoir: points `stride` apart, their squares and products (degree 2; or 3)."""
 
-    grid: ClassVar[tuple[tuple[int, int, int], ...]] = tuple((k, d, 2) for k in (2, 3, 4) for d in (1, 2, 4))
+    grid: ClassVar[tuple[tuple[int, int, int], ...]] = ((1, 1, 2), *((k, d, 2) for k in (2, 3, 4) for d in (1, 2, 4)))
     lowest: ClassVar[int] = 2
 
     @classmethod
@@ -187,17 +188,18 @@ def _allowed(
     for k, d, top in cls.grid:
         pair = (k if delays is None else delays, d if stride is None else stride)
         tops[pair] = max(top, tops.get(pair, 0))
-    asked, found = None not in (delays, stride, degree), False
-    for (k, d), top in tops.items():
-        degrees = range(cls.lowest, top + 1) if degree is None else (degree,)
-        most = min(MOST_FEATURES, rows_of(k, d))
-        fitting = tuple(p for p in degrees if asked or n_monomials(k * n, p) <= most)
-        if fitting and most > 0:
-            found = True
-            yield k, d, fitting
+    degrees = range(cls.lowest, max(tops.values()) + 1) if degree is None else (degree,)
+    sizes = [(n_monomials(k * n, p), k, d, p) for (k, d), top in tops.items() for p in degrees if p <= top or degree is not None]
+    possible = [size for size in sizes if rows_of(*size[1:3]) > 0 and size[0] <= LARGEST]
+    fitting = [size for size in possible if size[0] <= min(MOST_FEATURES, rows_of(*size[1:3]))]
+    found = fitting or sorted(possible)[:1]  # a ridge copes with more features than rows, if it must
+    for k, d in tops:
+        chosen = tuple(p for _, other, e, p in found if (other, e) == (k, d))
+        if chosen:
+            yield k, d, chosen
     if not found:
         raise InvalidValue(
-            f"{cls.__name__}: no setting fits {sum(len(x) for x in series)} points of {n} columns with at most {MOST_FEATURES} features. "
+            f"{cls.__name__}: no setting fits {sum(len(x) for x in series)} points of {n} columns with at most {LARGEST} features. "
             "Give fewer delays or a lower degree, or more points."
         )
 

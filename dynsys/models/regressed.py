@@ -204,4 +204,4 @@ class Holdout:
         """The error of free runs from all starts, (..., S, H, N) -> (...); infinite numbers count as saturated."""
         with np.errstate(all="ignore"):
             off = np.abs((made - self.true) / np.reshape(self.scale, (1,) * (made.ndim - 1) + (-1,)))
-        return np.minimum(np.nan_to_num(off, nan=SATURATED, posinf=SATURATED), SATURATED).mean(axis=(-1, -2, -3))
+        return np.asarray(np.minimum(np.nan_to_num(off, nan=SATURATED, posinf=SATURATED), SATURATED).mean(axis=(-1, -2, -3)))

@@ -181,12 +181,18 @@ def _chosen(series: list[np.ndarray], washout: int, network: Any, settings: np.n
         return 0, 0
     held = Holdout.of(series)
     U, b = _readouts([x[-MOST_ROWS:] for x in held.fitted], washout, network, settings, ridges)
-    whole = np.concatenate(series)
+    best = int(np.argmin(_errors(held, washout, network, settings, U, b)))
+    return best // len(ridges), best % len(ridges)
+
+
+def _errors(held: Holdout, washout: int, network: Any, settings: np.ndarray, U: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The errors (C, R) of free runs of all settings, with their readouts (C, R, N + H, N), in one batch."""
+    whole = np.concatenate(held.series)
     low, high = whole.min(axis=0) - np.ptp(whole, axis=0), whole.max(axis=0) + np.ptp(whole, axis=0)
     W, V, c = network
     radius, leak, scale = (settings[:, i][:, None, None] for i in range(3))
     windows = held.windows(washout + 1)
-    H, (S, steps, N), (C, R) = len(c), held.true.shape, (len(settings), len(ridges))
+    H, (S, steps, N), (C, R) = len(c), held.true.shape, U.shape[:2]
     h = np.stack([_driven(window[:-1], network, settings)[:, -1] if washout else np.zeros((C, H)) for window in windows], axis=1)
     h = np.broadcast_to(h[:, None], (C, R, S, H)).reshape(C, R * S, H)
     x = np.broadcast_to(windows[:, -1], (C, R, S, N))
@@ -198,5 +204,4 @@ def _chosen(series: list[np.ndarray], washout: int, network: Any, settings: np.n
             features = np.concatenate([x, h.reshape(C, R, S, H)], axis=-1)
             x = np.minimum(np.maximum(x + features @ U + b[:, :, None], low), high)
             made[:, :, :, t] = x
-    best = int(np.argmin(held.error(made)))
-    return best // R, best % R
+    return held.error(made)

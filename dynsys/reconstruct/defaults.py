@@ -111,6 +111,7 @@ def make_model(name: str, options: Options, *, n_obs: int, n_inputs: int, key: A
 def checked_options(name: str, maker: Callable[..., Any], options: Options) -> dict[str, Any]:
     """The options of a model as keywords of what makes it, checked against its keyword-only arguments; errors as in `make_model`."""
     takes = {p.name: p for p in inspect.signature(maker).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "key"}
+    found = {}
     for option, value in options.pairs:
         if option not in takes:
             raise UnknownName(f"option of {name}", option, takes)
@@ -120,7 +121,8 @@ def checked_options(name: str, maker: Callable[..., Any], options: Options) -> d
         allowed = next((types for word, types in plain.items() if word in wanted), object)
         if not isinstance(value, allowed) or (isinstance(value, bool) and "bool" not in wanted):
             raise InvalidValue(f"model.{option}: expected {wanted.replace(' | None', '')}, got {value!r}.")
-    return dict(options.pairs)
+        found[option] = float(value) if isinstance(value, int) and "float" in wanted else value
+    return found
 
 
 def make_models(settings: FitSettings, *, n_obs: int, n_inputs: int) -> tuple[AbstractMap, ...]:
