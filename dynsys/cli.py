@@ -281,6 +281,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 
 app.command()(commands.benchmark)
 app.command()(commands.leaderboard)
+app.command()(commands.show)
 app.add_typer(commands.dataset)
 
 

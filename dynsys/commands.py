@@ -1,4 +1,4 @@
-"""The commands that compare models on known systems: `dynsys benchmark`, `dynsys leaderboard`, `dynsys dataset build`.
+"""The commands that compare models on known systems: `dynsys benchmark`, `dynsys leaderboard`, `dynsys dataset build`, `dynsys show`.
 
 `dynsys.cli` adds them to its own. Heavy imports stand inside the commands.
 """
@@ -91,6 +91,24 @@ def leaderboard(
 
         path = write_leaderboard(store, html or folder / "leaderboard.html", protocol=protocol, score=score, systems=chosen)
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
+
+
+def show(
+    system: Annotated[str, typer.Argument(help="A system of the database, or a .toml file.")],
+    latex: Annotated[bool, typer.Option("--latex", help="Print only the equations, as LaTeX.")] = False,
+) -> None:
+    """What is known of a system: equations, constants, facts with their errors, and where it comes from."""
+    from rich.markdown import Markdown
+
+    from dynsys_datasets.catalogue import system as find
+    from dynsys_datasets.page import page
+
+    record = find(system)
+    console = _console(False)
+    if latex:
+        console.print(record.latex(), highlight=False, markup=False, soft_wrap=True)
+        return
+    console.print(Markdown(page(record, formulas=False)))
 
 
 @dataset.callback()
