@@ -197,7 +197,7 @@ def test_the_choice_of_an_echo_state_network_runs_the_model_it_returns(attractor
     network = reservoir._network(30, 3, np.random.default_rng(0))
     setting, ridge = np.array([[0.9, 0.3, 0.5]]), np.array([1e-6])
     U, b = reservoir._readouts(held.fitted, 20, network, setting, ridge)
-    own = EchoStateNetwork(
+    own = EchoStateNetwork(  # pyright: ignore[reportCallIssue]
         W=0.9 * network[0], V=0.5 * network[1], c=0.5 * network[2], U=U[0, 0], b=b[0, 0], mean=np.zeros(3), scale=np.ones(3),
         low=np.full(3, -50.0), high=np.full(3, 50.0), leak=0.3, washout=20,
     )  # fmt: skip
