@@ -9,17 +9,19 @@ Sources: Benettin et al., Meccanica 15 (1980); Kaplan & Yorke 1979 (dimension).
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from dynsys.analysis.arrays import as_float
 from dynsys.dynamics import AbstractFlow, AbstractMap, Stepper, runge_kutta_4
 from dynsys.errors import InvalidValue
+from dynsys.integrate.lanes import block_size, in_blocks, usable_cores
 from dynsys.precision import x64
 from dynsys.status import Status
 
@@ -50,7 +52,7 @@ class LyapunovSpectrum:
 
 def lyapunov_spectrum(
     system: AbstractMap | AbstractFlow,
-    z0: Real[Any, " M"],
+    z0: Real[Any, "*B M"],
     *,
     steps: int,
     transient: int = 1000,
@@ -60,15 +62,17 @@ def lyapunov_spectrum(
     segments: int = 10,
     stepper: Stepper = runge_kutta_4,
 ) -> LyapunovSpectrum:
-    """Lyapunov exponents of a map or a flow along the orbit of z0 (M,), without inputs (u = None).
+    """Lyapunov exponents of a map or a flow along the orbit of z0 (M,), or mean over the orbits of z0 (B, M), without inputs.
 
-    steps: steps that are averaged over, rounded up to whole segments; transient: steps before them, which let the orbit reach
-    the attractor and the displacements turn into place. dt: length of a step in units of time; a flow needs it and takes one
-    `stepper` step of it; a map uses it to give exponents per unit of time. every: steps between two orthonormalisations
-    (default 1 for a map, 10 for a flow): exponents whose spread over `every` steps exceeds 36 / every per step are lost in
-    rounding. n_exponents: only the largest k. segments: parts of the run from which the standard errors come.
+    Some 64 orbits take little longer than one, so that (B, M) is the quick way to small errors; all must begin in the basin
+    of one attractor, and apart. steps: steps of each orbit that are averaged over, rounded up to whole segments; transient:
+    steps before them, which let the orbit reach the attractor and the displacements turn into place. dt: length of a step in
+    units of time; a flow needs it and takes one `stepper` step of it; a map uses it to give exponents per unit of time.
+    every: steps between two orthonormalisations (default 1 for a map, 10 for a flow): exponents whose spread over `every`
+    steps exceeds 36 / every per step are lost in rounding. n_exponents: only the largest k. segments: parts of each orbit;
+    the standard errors come from all parts of all orbits.
 
-    In float64 whatever the model's precision. A singular Jacobian gives -inf. Raises InvalidValue for bad settings.
+    In float64 whatever the model's precision; u = None. A singular Jacobian gives -inf. Raises InvalidValue for bad settings.
     """
     flow = isinstance(system, AbstractFlow)
     count = system.dim if n_exponents is None else n_exponents
@@ -80,18 +84,24 @@ def lyapunov_spectrum(
         z = jnp.asarray(z0, float)
         # lengths are arrays: a run of another length uses the same compiled program
         lengths = jnp.asarray(-(-transient // between)), jnp.asarray(per_segment)
-        sums, finite = _run(step, z, count, *lengths, segments, between)
-        sums, finite = np.asarray(sums), bool(finite)
+        if z.ndim == 1:
+            sums, finite = _run(step, z, count, *lengths, segments, between)
+        else:
+            lanes = len(z)
+            block = block_size(lanes, system.dim * (1 + count))
+            program = partial(_run_lanes, step, count=count, lengths=lengths, segments=segments, every=between)
+            sums, finite = in_blocks(program, z.T, lanes=lanes, block=block, threads=usable_cores())
+        sums, finite = np.asarray(sums).reshape(-1, count), bool(finite.all())
     length = per_segment * between * (1.0 if dt is None else dt)
     rates = sums / length if finite else np.full_like(sums, np.nan)
     with np.errstate(invalid="ignore"):
-        exponents, errors = rates.mean(axis=0), rates.std(axis=0, ddof=1) / math.sqrt(segments)
+        exponents, errors = rates.mean(axis=0), rates.std(axis=0, ddof=1) / math.sqrt(len(rates))
     order = np.argsort(-exponents)
     exponents, errors = exponents[order], errors[order]
     dimension = kaplan_yorke_dimension(exponents)
     if count < system.dim and dimension == count:
         dimension = math.nan
-    used = per_segment * between * segments
+    used = per_segment * between * len(rates)
     return LyapunovSpectrum(exponents, errors, dimension, used, dt, Status.SUCCESS if finite else Status.DIVERGED)
 
 
@@ -135,17 +145,24 @@ class _FlowStep(eqx.Module):
 
 @eqx.filter_jit
 def _run(
-    step: Any, z: Float[Array, " M"], count: int, transient: Int[Array, ""], per_segment: Int[Array, ""], segments: int, every: int
-) -> tuple[Float[Array, "segments k"], Array]:
-    """Sums of ln R_ii over every segment, and whether the last state and all sums (but for -inf) are numbers."""
-    q = jnp.eye(z.shape[0], count, dtype=z.dtype)
-    none = jnp.zeros(count, z.dtype)
+    step: Any, z: Float[Array, "M *L"], count: int, transient: Int[Array, ""], per_segment: Int[Array, ""], segments: int, every: int
+) -> tuple[Float[Array, "segments k *L"], Bool[Array, "*L"]]:
+    """Sums of ln R_ii over every segment, and whether the last state and all sums (but for -inf) are numbers.
+
+    z (M,) is one orbit; (M, L) are L of them, batch last.
+    """
+    advance: Any = partial(_advance, step)
+    orthonormalise: Any = _orthonormalise
+    q, none = jnp.eye(z.shape[0], count, dtype=z.dtype), jnp.zeros(count, z.dtype)
+    if z.ndim == 2:
+        advance, orthonormalise = (jax.vmap(work, in_axes=-1, out_axes=-1) for work in (advance, orthonormalise))
+        q, none = (jnp.repeat(start[..., None], z.shape[1], axis=-1) for start in (q, none))
 
     def block(_: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         z, q, total = carry
         # not unrolled: XLA compiles ten copies of the step 10 times longer into a program that is 10 times slower (Lorenz, CPU)
-        z, q = jax.lax.fori_loop(0, every, lambda _, state: _advance(step, *state), (z, q))
-        q, logs = _orthonormalise(q)
+        z, q = jax.lax.fori_loop(0, every, lambda _, state: advance(*state), (z, q))
+        q, logs = orthonormalise(q)
         return z, q, total + logs
 
     def segment(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
@@ -154,7 +171,15 @@ def _run(
 
     z, q, _ = jax.lax.fori_loop(0, transient, block, (z, q, none))
     (z, q), sums = jax.lax.scan(segment, (z, q), None, length=segments)
-    return sums, jnp.isfinite(z).all() & ~jnp.isnan(sums).any() & (sums < jnp.inf).all()
+    return sums, jnp.isfinite(z).all(0) & ~jnp.isnan(sums).any((0, 1)) & (sums < jnp.inf).all((0, 1))
+
+
+def _run_lanes(
+    step: Any, z: Any, *, count: int, lengths: tuple[Array, Array], segments: int, every: int
+) -> tuple[Float[Array, "L segments k"], Bool[Array, " L"]]:
+    """`_run` of many orbits z (M, L), lanes first in the result."""
+    sums, finite = _run(step, jnp.asarray(z), count, *lengths, segments, every)
+    return jnp.moveaxis(sums, -1, 0), finite
 
 
 def _advance(step: Any, z: Float[Array, " M"], q: Float[Array, "M k"]) -> tuple[Float[Array, " M"], Float[Array, "M k"]]:
@@ -187,11 +212,13 @@ def _check(system: Any, z0: Any, steps: int, transient: int, dt: float | None, e
         )
     if dt is not None and not dt > 0:
         raise InvalidValue(f"{who}: dt must be positive, got dt={dt}.")
-    if np.shape(z0) != (system.dim,):
-        raise InvalidValue(f"{who}: z0 must be one state of shape ({system.dim},), got shape {np.shape(z0)}.")
+    shape = np.shape(z0)
+    if len(shape) not in (1, 2) or shape[-1] != system.dim or 0 in shape:
+        raise InvalidValue(f"{who}: z0 must be one state of shape ({system.dim},) or states of shape (B, {system.dim}), got shape {shape}.")
     if not 1 <= count <= system.dim:
         raise InvalidValue(f"{who}: n_exponents must be in [1, {system.dim}], got {count}.")
-    if steps < 1 or transient < 0 or every < 1 or segments < 2:
+    if steps < 1 or transient < 0 or every < 1 or segments < (1 if len(shape) == 2 and shape[0] > 1 else 2):
         raise InvalidValue(
-            f"{who}: needs steps >= 1, transient >= 0, every >= 1 and segments >= 2, got {steps=}, {transient=}, {every=}, {segments=}."
+            f"{who}: needs steps >= 1, transient >= 0, every >= 1 and segments >= 2 (1 with several orbits), "
+            f"got {steps=}, {transient=}, {every=}, {segments=}."
         )
