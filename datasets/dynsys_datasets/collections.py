@@ -1,6 +1,6 @@
 """Named sets of systems, and what can be read off their equations without running them.
 
-    collection("chaos")  ->  the 135 continuous systems of the literature's standard collection
+collection("chaos")  ->  the 135 continuous systems of the literature's standard collection
 """
 
 import functools
