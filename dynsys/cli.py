@@ -193,13 +193,19 @@ def simulate(
     points: Annotated[int, typer.Option(help="How many points.")],
     out: Annotated[Path, typer.Option(help="Where to write them: .csv, .tsv or .h5.")],
     dt: Annotated[float | None, typer.Option(help="Sampling interval; default: the system's own.")] = None,
+    trajectories: Annotated[int, typer.Option(help="So many runs, from starts beside the usual one, or with noises of their own.")] = 1,
+    observe: Annotated[str | None, typer.Option(help="States that are kept: names or numbers, separated by commas. Default: all.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="One run for each value: rho=20,30,40, or rho=20:40:5 with first:last:step.")] = None,
     noise: Annotated[float, typer.Option(help="Observation noise, as a share of each column's standard deviation.")] = 0.0,
     transient: Annotated[int | None, typer.Option(help="Points thrown away first.")] = None,
     set: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: --set rho=30. Repeatable.")] = None,
-    solver: Annotated[str, typer.Option(help="See dynsys list solvers.")] = "dopri8",
+    solver: Annotated[
+        str | None, typer.Option(help="Default: dopri8, see dynsys list solvers; of a stochastic system, its method.")
+    ] = None,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of a step.")] = 1e-9,
     atol: Annotated[float, typer.Option(help="Absolute tolerance of a step.")] = 1e-9,
-    seed: Annotated[int, typer.Option(help="Where the noise's random numbers begin.")] = 0,
+    step: Annotated[float | None, typer.Option(help="Longest inner step, of delay and stochastic equations and fields.")] = None,
+    seed: Annotated[int, typer.Option(help="Where all random numbers begin.")] = 0,
     start: Annotated[str | None, typer.Option("--from", help="A recording whose end is where a run folder's model starts.")] = None,
     inputs_file: Annotated[str | None, typer.Option("--inputs-from", help="A recording of the inputs of a driven model.")] = None,
 ) -> None:
@@ -210,8 +216,11 @@ def simulate(
     if path.is_dir() or path.suffix in (".h5", ".hdf5"):
         from dynsys.reconstruct import load
 
-        if dt is not None or noise or transient is not None or set:
-            raise InvalidValue(f"{what}: is a reconstruction; --dt, --noise, --transient and --set belong to systems. Leave them out.")
+        given = {"dt": dt, "trajectories": trajectories - 1, "observe": observe, "sweep": sweep, "noise": noise, "set": set}
+        given |= {"transient": transient, "solver": solver, "step": step}
+        wrong = [f"--{name}" for name, value in given.items() if value not in (None, 0, [])]
+        if wrong:
+            raise InvalidValue(f"{what}: is a reconstruction; {', '.join(wrong)} belongs to systems. Leave it out.")
         import numpy as np
 
         found = load(path)
@@ -223,7 +232,8 @@ def simulate(
 
         parameters = dict(_parameter(assignment) for assignment in set or [])
         about: dict[str, Any] = {"dt": dt, "noise": noise, "transient": transient, "parameters": parameters or None, "key": seed}
-        made = simulate_system(what, points, solver=solver, rtol=rtol, atol=atol, **about)
+        about |= {"n_trajectories": trajectories, "observe": None if observe is None else _states(observe), "sweep": _swept(sweep)}
+        made = simulate_system(what, points, solver=solver, rtol=rtol, atol=atol, step=step, **about)
     _keep(out, what, start, inputs_file)
     write_series(made, out)
     _say_written(made, out)
@@ -370,6 +380,28 @@ def _parameter(assignment: str) -> tuple[str, Any]:
         return name.strip(), float(value) if "." in value or "e" in value.lower() else int(value)
     except ValueError:
         raise InvalidValue(f"--set {assignment!r}: expected name=number, such as rho=30.") from None
+
+
+def _states(names: str) -> list[str | int]:
+    """Names or numbers separated by commas that stand outside brackets: x,u[0,3]."""
+    return [_number(part.strip()) for part in re.split(r",(?![^\[]*\])", names)]
+
+
+def _swept(text: str | None) -> dict[str, list[float]] | None:
+    """rho=20,30,40, or rho=20:40:5 with the last value included."""
+    if text is None:
+        return None
+    name, _, values = text.partition("=")
+    try:
+        if ":" not in values:
+            return {name.strip(): [float(value) for value in values.split(",")]}
+        first, last, step = (float(part) for part in values.split(":"))
+        count = (last - first) / step
+        if not 0 <= count < 1e6:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        raise InvalidValue(f"--sweep {text!r}: expected name=value,value,... or name=first:last:step, such as rho=20:40:5.") from None
+    return {name.strip(): [first + i * step for i in range(int(count + 1e-9) + 1)]}
 
 
 def _say_written(series: Any, path: Path) -> None:

@@ -7,16 +7,20 @@ from scipy.integrate import solve_ivp
 from scipy.spatial import cKDTree
 
 from dynsys.errors import DataError, InvalidValue, UnknownName
-from dynsys.integrate import simulate_system
+from dynsys.integrate import simulate_system, solve_delay
 from dynsys.precision import x64
-from dynsys_datasets.catalogue import names, path_of, system
+from dynsys.systems import load_system
+from dynsys_datasets.catalogue import path_of, system
 
 
 def values(*args, **kwargs):
     return np.asarray(simulate_system(*args, **kwargs).trajectories[0])
 
 
-@pytest.mark.parametrize("name", names("flow"))
+FLOWS = ["Chua", "DoublePendulum", "Halvorsen", "Lorenz", "Rossler", "Thomas"]
+
+
+@pytest.mark.parametrize("name", FLOWS)
 def test_agrees_with_an_independent_solver_and_comes_back_to_its_start(name):
     record = system(name)
     orbit = values(name, 20_000, wrap=False)
@@ -96,6 +100,75 @@ def test_a_users_own_file(tmp_path):
     assert simulate_system(str(path), 41).source == "Mine"
 
 
+def test_starts_beside_the_start():
+    many = simulate_system("Lorenz", 50, n_trajectories=4, transient=0, key=1)
+    starts = np.array([rows[0] for rows in many.trajectories])
+    assert_array_equal(starts[0], system("Lorenz").start)
+    assert_allclose(many.trajectories[0], values("Lorenz", 50), atol=1e-6)
+    moved = (starts[1:] - starts[0]) / system("Lorenz").fact("std").value
+    assert 0.003 < moved.std() < 0.03
+    assert_array_equal(starts, [rows[0] for rows in simulate_system("Lorenz", 5, n_trajectories=4, transient=0, key=1).trajectories])
+    later = np.array([rows[0] for rows in simulate_system("Lorenz", 2, n_trajectories=4).trajectories])
+    assert np.ptp(later[:, 2]) > 1.0  # 1,000 points later they are far from each other
+    assert simulate_system("Henon", 5, n_trajectories=3, spread=0.001).lengths == (5, 5, 5)
+
+
+def test_a_sweep_is_one_labelled_trajectory_a_value():
+    made = simulate_system("Lorenz", 2, sweep={"rho": [5.0, 10.0, 15.0]}, dt=1.0, transient=60)
+    assert made.input_names == ("rho",)
+    for rho, rows, label in zip((5.0, 10.0, 15.0), made.trajectories, made.inputs, strict=True):
+        assert_array_equal(label, np.full((2, 1), rho))
+        assert_allclose(np.abs(rows[-1]), [(8 / 3 * (rho - 1)) ** 0.5] * 2 + [rho - 1], atol=1e-5)
+    # the fixed points of the logistic map, 1 - 1/r
+    logistic = simulate_system("Logistic", 3, sweep={"r": [2.0, 2.5]}, start=[0.3], transient=500)
+    assert_allclose([rows[-1, 0] for rows in logistic.trajectories], [0.5, 0.6], atol=1e-9)
+    late = simulate_system("MackeyGlass", 300, sweep={"tau": [2.0, 17.0]}, dt=1.0, transient=1000)
+    assert np.ptp(late.trajectories[0]) < 1e-3 < 0.5 < np.ptp(late.trajectories[1])  # a fixed point, then chaos
+
+
+def test_observed_states():
+    every = simulate_system("Lorenz", 20, noise=0.1, key=2)
+    some = simulate_system("Lorenz", 20, noise=0.1, key=2, observe=["z", 0])
+    assert some.names == ("z", "x")
+    assert_array_equal(some.trajectories[0], np.asarray(every.trajectories[0])[:, [2, 0]])
+    assert simulate_system("Lorenz", 5, observe="y").names == ("y",)
+
+
+def test_a_delay_equation_forgets_its_constant_past():
+    late = simulate_system("MackeyGlass", 100, parameters={"tau": 17.0}, dt=1.0)
+    direct = solve_delay(load_system("MackeyGlass", tau=17.0), system("MackeyGlass").start, np.arange(440.0), dt=17 / 200)
+    assert_allclose(late.trajectories[0], direct.states[340:], atol=1e-4)  # 20 delays; errors of 1e-9 grow by e^(440 * 0.007)
+    assert late.time_unit == "days"
+    several = simulate_system("MackeyGlass", 10, n_trajectories=2, transient=0)
+    assert several.trajectories[1][0] != several.trajectories[0][0]
+
+
+def test_stochastic_systems_have_their_own_noise():
+    walks = simulate_system("OrnsteinUhlenbeck", 400, n_trajectories=200, key=1)
+    states = np.array([rows[:, 0] for rows in walks.trajectories])
+    assert np.all(states[:, 0] == 0.0)
+    assert_allclose(states[:, 100:].var(), 0.5, rtol=0.05)
+    again = simulate_system("OrnsteinUhlenbeck", 400, n_trajectories=200, key=1)
+    assert_array_equal(again.trajectories[7], walks.trajectories[7])
+    assert np.abs(simulate_system("OrnsteinUhlenbeck", 10, key=2).trajectories[0][1:] - states[0, 1:10, None]).max() > 1e-3
+    swept = simulate_system("GeometricBrownianMotion", 3, sweep={"sigma": [0.0, 0.1]}, solver="heun", transient=0, dt=0.5, step=0.01)
+    assert_allclose(swept.trajectories[0][:, 0], np.exp(0.05 * np.array([0, 0.5, 1.0])), rtol=1e-6)
+
+
+def test_fields():
+    # a small Burgers field decays as heat: exp(-nu k^2 t)
+    x = np.arange(16) * (float(system("Burgers").parameters["L"]) / 16)
+    k = 2 * np.pi / float(system("Burgers").parameters["L"])
+    made = simulate_system("Burgers", 3, parameters={"n": 16, "nu": 0.1}, start=1e-6 * np.sin(k * x), dt=0.5, transient=0)
+    assert_allclose(made.trajectories[0][2], 1e-6 * np.exp(-0.1 * k**2) * np.sin(k * x), atol=1e-11)
+    many = simulate_system("KuramotoSivashinsky", 5, parameters={"n": 32}, n_trajectories=3, transient=0, observe=[0, 5])
+    assert many.names == ("u[0]", "u[5]")
+    full = simulate_system("KuramotoSivashinsky", 5, parameters={"n": 32}, n_trajectories=3, transient=0)
+    assert_allclose([np.asarray(rows).mean(1) for rows in full.trajectories], 0.0, atol=1e-10)  # it keeps its mean
+    longer = simulate_system("KuramotoSivashinsky", 3, parameters={"n": 32}, sweep={"L": [4.0, 6.0]}, transient=200)
+    assert max(np.abs(rows).max() for rows in longer.trajectories) < 1e-3  # below 2 pi every wave decays
+
+
 GROWING = """
 name = "Growing"
 kind = "{kind}"
@@ -126,6 +199,20 @@ def test_a_run_that_fails_says_so(tmp_path, kind, equation, message):
         simulate_system(path, 100, max_steps=2000)
 
 
+def test_a_sweep_that_fails_names_its_value(tmp_path):
+    path = tmp_path / "growing.toml"
+    path.write_text(GROWING.format(kind="flow", equation="a*x**2 - x**3").replace("[equations]", "[parameters]\na = 0.5\n[equations]"))
+    assert simulate_system(path, 5, sweep={"a": [0.1, 0.2]}).n_trajectories == 2
+    path.write_text(path.read_text().replace("- x**3", ""))
+    with pytest.raises(DataError, match=r"Growing with a=3: the simulation ended at point \d"):
+        simulate_system(path, 100, sweep={"a": [-1.0, 3.0]})
+    for kind, extra in (("delay", "+ delay(x, 1)"), ("sde", "")):
+        text = GROWING.format(kind=kind, equation=f"x**2 {extra}")
+        path.write_text(text.replace("[start]", "[diffusion]\nx = 0.1\n[start]") if kind == "sde" else text)
+        with pytest.raises(DataError, match=r"\(diverged\)"):
+            simulate_system(path, 100)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -140,6 +227,20 @@ def test_a_run_that_fails_says_so(tmp_path, kind, equation, message):
         ({"name_or_path": "Henon", "dt": 0.5}, InvalidValue, "is a map and has no dt"),
         ({"name_or_path": "Lorentz"}, UnknownName, "Did you mean 'Lorenz'"),
         ({"solver": "euler"}, UnknownName, "unknown solver 'euler'"),
+        ({"spread": -1.0}, InvalidValue, "spread must be at least 0"),
+        ({"n_trajectories": 0}, InvalidValue, "n_trajectories must be a whole number"),
+        ({"n_trajectories": 2, "start": np.ones((2, 3))}, InvalidValue, "start holds 2 starts already"),
+        ({"step": 0.1}, InvalidValue, "belongs to the kinds delay, sde and field; Lorenz is a flow"),
+        ({"name_or_path": "MackeyGlass", "step": 0.0}, InvalidValue, "step must be positive"),
+        ({"name_or_path": "MackeyGlass", "solver": "tsit5"}, InvalidValue, "one method for MackeyGlass, of kind 'delay'"),
+        ({"name_or_path": "OrnsteinUhlenbeck", "solver": "tsit5"}, UnknownName, "milstein"),
+        ({"observe": "w"}, DataError, "w"),
+        ({"sweep": {"rho": [20.0], "beta": [1.0]}}, InvalidValue, "takes one parameter"),
+        ({"sweep": {"rho": [20.0]}, "n_trajectories": 3}, InvalidValue, "n_trajectories=3"),
+        ({"sweep": {"rho": 20.0}}, InvalidValue, r"finite numbers \(B,\)"),
+        ({"sweep": {"rh": [20.0]}}, UnknownName, "Did you mean 'rho'"),
+        ({"name_or_path": "Lorenz96", "sweep": {"n": [4, 5]}}, InvalidValue, "is a size of Lorenz96"),
+        ({"sweep": {"rho": [20.0, 30.0]}, "start": np.ones((3, 3))}, InvalidValue, "start has 3 rows for 2 values"),
     ],
 )
 def test_wrong_arguments(change, error, message):
