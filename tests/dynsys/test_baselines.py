@@ -163,6 +163,14 @@ def test_the_parrot_goes_on_where_the_series_ends():
     assert_array_equal(free_run(Parrot.from_series([x], delays=2, library=100), x, 5).shape, (5, 2))
 
 
+def test_a_parrot_finds_the_last_turn_and_not_the_last_step():
+    """A spiral of 200 points a turn that grows by 10 % a turn: a step is .03 long, the turn before lies .1 away."""
+    angle = 2 * np.pi * np.arange(900) / 200
+    x = (1.1 ** (angle / (2 * np.pi)))[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    model = Parrot.from_series([x], delays=1)
+    assert_allclose(model.successor[-1], 900 - 200, atol=5)
+
+
 def test_a_parrot_never_reads_from_one_trajectory_into_the_next():
     a, b = waves(50), waves(60) + 10.0
     model = Parrot.from_series([a, b], delays=3)
