@@ -123,6 +123,18 @@ def test_simulate_a_system_and_a_model(run, place, tmp_path):
     )
 
 
+def test_simulate_sweeps_trajectories_and_observed_states(run, tmp_path):
+    out = tmp_path / "sweep.csv"
+    code, _, err = run("simulate", "Henon", "--points", 5, "--out", out, "--sweep", "a=0.2:0.4:0.1", "--observe", "y,x", "--transient", 9)
+    assert (code, err.count("\n")) == (0, 1)  # the note
+    series = read_series(out)
+    assert (series.names, series.input_names, series.lengths) == (("y", "x"), ("a",), (5, 5, 5))
+    np.testing.assert_allclose([rows[0, 0] for rows in series.inputs], [0.2, 0.3, 0.4])
+    code, _, _ = run("simulate", "OrnsteinUhlenbeck", "--points", 20, "--out", tmp_path / "walk.h5", "--trajectories", 3, "--step", 0.01)
+    assert code == 0
+    assert read_series(tmp_path / "walk.h5").lengths == (20, 20, 20)
+
+
 def test_report_against_another_recording(run, place, tmp_path):
     code, out, err = run("report", place / "run", place / "circle.csv", "--out", tmp_path / "page.html")
     assert (code, err) == (0, "")
@@ -191,7 +203,14 @@ WRONG = {
     "parameter of words": ("simulate Lorenz --points 5 --out {t}/x.csv --set rho=big", "expected name=number, such as rho=30"),
     "unknown solver": ("simulate Lorenz --points 5 --out {t}/x.csv --solver tsit6", "tsit5"),
     "no points": ("simulate Lorenz --points 0 --out {t}/x.csv", "points must be"),
-    "parameters of a model": ("simulate {p}/run --points 5 --out {t}/x.csv --set rho=3", "is a reconstruction; --dt"),
+    "parameters of a model": ("simulate {p}/run --points 5 --out {t}/x.csv --set rho=3", "is a reconstruction; --set belongs to systems"),
+    "sweep of a model": ("simulate {p}/run --points 5 --out {t}/x.csv --sweep rho=3,4", "is a reconstruction; --sweep"),
+    "sweep of words": ("simulate Lorenz --points 5 --out {t}/x.csv --sweep rho=big", "such as rho=20:40:5"),
+    "endless sweep": ("simulate Lorenz --points 5 --out {t}/x.csv --sweep rho=2:3:0", "such as rho=20:40:5"),
+    "sweep of a stranger": ("simulate Lorenz --points 5 --out {t}/x.csv --sweep roh=2,3", "Did you mean 'rho'"),
+    "unknown state": ("simulate Henon --points 5 --out {t}/x.csv --observe z", "z"),
+    "no trajectories": ("simulate Henon --points 5 --out {t}/x.csv --trajectories 0", "n_trajectories must be"),
+    "a step of a flow": ("simulate Lorenz --points 5 --out {t}/x.csv --step 0.1", "belongs to the kinds delay, sde and field"),
     "absent system file": ("simulate absent.toml --points 5 --out {t}/x.csv", "absent.toml"),
     "report without a model": ("report {t} {p}/circle.csv", "there is no model here"),
 }
