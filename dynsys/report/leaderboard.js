@@ -224,7 +224,7 @@
         return button;
       }));
       const missing = systems.length - known.length;
-      const note = el("figcaption", {}, `One mark a model and system. The exponent times the dominant period says how many times errors grow e-fold in one period. ` +
+      const note = el("figcaption", {}, `One mark a model and system; click a name to show or hide its marks. The exponent times the dominant period says how many times errors grow e-fold in one period. ` +
         (missing ? `${missing} of ${systems.length} systems are left out: no positive exponent or no period is known of them.` : "Every system is drawn."));
       frame.classList.remove("focus");
       if (!known.length) { frame.replaceChildren(note); return; }

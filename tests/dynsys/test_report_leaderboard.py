@@ -189,6 +189,7 @@ def test_pictures_are_the_orbit_in_its_plane(store):
     assert points.max() < GAP
     np.testing.assert_allclose(points.min(axis=0), 0.12 / 1.24 * 255, atol=2)
     np.testing.assert_allclose(points.max(axis=0), 1.12 / 1.24 * 255, atol=2)
+    assert abs(np.corrcoef(points.T)[0, 1]) < 0.1  # principal components do not go together
     same = pictures.texts[shown["made"][found[0].models.index("esn")][j]]
     assert same == pictures.texts[shown["truth"][j]]  # the model that is the truth
     larger = np.frombuffer(base64.b64decode(pictures.texts[shown["made"][found[0].models.index("mean")][j]]), np.uint8)
