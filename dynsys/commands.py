@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dynsys_datasets.errors import DataError, UnknownName
+
 dataset = typer.Typer(name="dataset", help="The series of all systems in one file.", no_args_is_help=True, add_completion=False)
 
 Systems = Annotated[str | None, typer.Option(help="Names, .toml files or collections (chaos, non-polynomial, maps), by commas.")]
@@ -83,7 +85,12 @@ def leaderboard(
     store = Store(folder / RESULTS, must_exist=True)
     chosen = None if systems is None else resolve_systems(systems)
     for name in protocols_of(store) if protocol is None else (protocol,):
-        _print_table(console, table(store, name, score, chosen))
+        try:
+            _print_table(console, table(store, name, score, chosen))
+        except (DataError, UnknownName):  # another protocol may have rows of these systems, or this score
+            if protocol is not None:
+                raise
+            console.print(f"{name}: no rows with this score for these systems", highlight=False, markup=False)
     for row in [row for row in store.rows(protocol) if row.status == "failed"][:10]:
         console.print(f"failed: {row.model} on {row.system} ({row.protocol}, seed {row.seed}): {row.reason}", highlight=False, markup=False)
     if not no_html:

@@ -61,17 +61,15 @@ def table(store: Store, protocol: str, score: str | None = None, systems: tuple[
         )
     known = sorted({name for row in rows for name, _ in row.scores} | {"seconds"})
     score = score or _rank_of(protocol)
-    if score not in known:
+    if score not in known and len(known) > 1:  # where every task failed there is no score to look for
         raise UnknownName(f"score under {protocol}:", score, known)
     lower = LOWER_IS_BETTER.get(score, True)
     names = tuple(sorted({row.system for row in rows}))
     models = sorted({row.model for row in rows})
-    values = np.full((len(models), len(names)), np.nan)
-    for i, model in enumerate(models):
-        for j, system in enumerate(names):
-            found = [value_of(row, score) for row in rows if row.model == model and row.system == system]
-            if found:
-                values[i, j] = np.median(found)
+    cells: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        cells.setdefault((row.model, row.system), []).append(value_of(row, score))
+    values = np.array([[np.median(cells.get((model, system), [np.nan])) for system in names] for model in models])
     ranks = _ranks(values if lower else -values)
     places = [
         Place(
@@ -120,4 +118,5 @@ def _quantile(values: np.ndarray, share: float) -> float:
         return math.nan
     place = share * (len(known) - 1)
     low, high = known[math.floor(place)], known[math.ceil(place)]
-    return float(low if low == high else low + (place - math.floor(place)) * (high - low))
+    share = place - math.floor(place)
+    return float(low if low == high or share == 0 else high if share == 1 else low + share * (high - low))

@@ -18,8 +18,9 @@ from dynsys.errors import InvalidValue, UnknownName
 
 _FOLDER = Path(__file__).parent / "protocols"
 LOWER_IS_BETTER = {
-    "smape": True, "mase": True, "vpt": False, "d_stsp": True, "d_h": True, "lyapunov_error": True, "outside": True, "seconds": True
-}  # fmt: skip
+    **dict.fromkeys(("smape", "mase", "d_stsp", "d_h", "lyapunov_error", "outside", "seconds"), True),
+    **dict.fromkeys(("vpt", "vpt_periods"), False),
+}
 
 
 @dataclass(frozen=True)

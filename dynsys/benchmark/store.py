@@ -48,6 +48,7 @@ class Row:
     memory_mb: float | None = None
     versions: tuple[tuple[str, str], ...] = ()
     attempts: int = 1
+    finished: str = dataclasses.field(default="", compare=False)  # when it was written, UTC; filled when read
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -109,12 +110,12 @@ class Store:
 
     def rows(self, protocol: str | None = None) -> list[Row]:
         """All rows, or those of one protocol, ordered by their key."""
-        query = f"select {', '.join(_COLUMNS)}, attempts from results"
+        query = f"select {', '.join(_COLUMNS)}, attempts, finished from results"
         with self._connected() as db:
             found = db.execute(query + (" where protocol = ?" if protocol else ""), (protocol,) if protocol else ()).fetchall()
         rows = []
         for line in found:
-            values = dict(zip((*_COLUMNS, "attempts"), line, strict=True))
+            values = dict(zip((*_COLUMNS, "attempts", "finished"), line, strict=True))
             values["scores"] = tuple((name, float(value)) for name, value in json.loads(values["scores"]).items())
             values["versions"] = tuple(json.loads(values["versions"]).items())
             rows.append(Row(**values))
