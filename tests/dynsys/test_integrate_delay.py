@@ -79,9 +79,10 @@ def test_a_smooth_history_is_followed_whatever_the_delay(make, lag):
     samples = np.linspace(2.0 - lag, 2.0, 300)
     exact = np.cos(omega * times)[:, None]
     for history in (lambda t: np.array([np.cos(omega * t)]), (samples, np.cos(omega * samples)[:, None])):
-        error = [np.abs(solve_delay(system, history, times, dt=1 / n).states - exact).max() for n in (40, 80)]
-        assert 3.7 < np.log2(error[0] / error[1]) < 5.0
-        assert error[1] < 1e-4
+        error = [np.abs(solve_delay(system, history, times, dt=1 / n).states - exact).max() for n in (20, 40, 80, 160)]
+        # where in a step the larger delay ends changes with n, and the error with it
+        assert 3.7 < -np.polyfit(np.arange(4), np.log2(error), 1)[0] < 5.0
+        assert error[-1] < 1e-5
 
 
 def test_lanes_have_their_own_past_and_their_own_delays(make):
@@ -103,11 +104,11 @@ def test_the_chosen_step_is_accurate_and_the_system_stays_bounded(name):
     system = load_system(name)
     step = choose_step(system, system.start)
     times = np.linspace(0.0, 4 * system.lags[0], 200)
-    found = solve_delay(system, system.start, times)
+    found = solve_delay(system, system.start, times, dt=step)
     fine = solve_delay(system, system.start, times, dt=step / 3)
     assert found.ok
     assert_allclose(found.states, fine.states, atol=3e-7 * np.abs(fine.states).max())  # rtol 1e-8, and what grows in four delays
-    series = np.asarray(simulate_system(name, 2000).trajectories[0])
+    series = np.asarray(simulate_system(name, 2000, step=step).trajectories[0])
     assert np.all(np.isfinite(series))
     assert series.std() > 0.05
 
@@ -200,7 +201,7 @@ def test_the_map_follows_the_solution():
         ({"batched_system": True}, "batched_system=True"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero")
 def test_wrong_arguments(make, change, message):
     arguments = {"system": make(), "history": [1.0], "times": [0.0, 1.0], "dt": 0.1} | change
     with pytest.raises(InvalidValue, match=message):
