@@ -89,8 +89,8 @@ def lyapunov_spectrum(
         else:
             lanes = len(z)
             block = block_size(lanes, system.dim * (1 + count))
-            program = partial(_run_lanes, step, count=count, lengths=lengths, segments=segments, every=between)
-            sums, finite = in_blocks(program, z.T, lanes=lanes, block=block, threads=usable_cores())
+            program = partial(_run_lanes, count=count, lengths=lengths, segments=segments, every=between)
+            sums, finite = in_blocks(program, z.T, step, lanes=lanes, block=block, threads=usable_cores())
         sums, finite = np.asarray(sums).reshape(-1, count), bool(finite.all())
     length = per_segment * between * (1.0 if dt is None else dt)
     rates = sums / length if finite else np.full_like(sums, np.nan)
@@ -175,7 +175,7 @@ def _run(
 
 
 def _run_lanes(
-    step: Any, z: Any, *, count: int, lengths: tuple[Array, Array], segments: int, every: int
+    z: Any, step: Any, *, count: int, lengths: tuple[Array, Array], segments: int, every: int
 ) -> tuple[Float[Array, "L segments k"], Bool[Array, " L"]]:
     """`_run` of many orbits z (M, L), lanes first in the result."""
     sums, finite = _run(step, jnp.asarray(z), count, *lengths, segments, every)

@@ -50,14 +50,14 @@ class _Lane(NamedTuple):
     refused: Array
 
 
-@eqx.filter_jit
 def adaptive_block(per_lane: Any, shared: Any, static: Any, times: Array, limits: Tolerances) -> tuple[Array, Array, Array, Array]:
     """States (L, T, M), codes, steps taken and steps refused (L,), of the lanes in `per_lane`, whose arrays are batch last."""
     given = {**shared, **per_lane}
     flow, inputs, rows = given["flow"], given.get("inputs"), times.shape[0]
     own, held_by_all = -1 if "flow" in per_lane else None, "inputs" in shared
-    start, advance = (partial(work, static=static, limits=limits) for work in (_start, _advance))
-    advance = jax.vmap(partial(advance, fresh=inputs is not None), in_axes=(own, -1, -1, -1, -1, -1), out_axes=-1)
+    start: Any = partial(_start, static=static, limits=limits)
+    advance: Any = partial(_advance, static=static, limits=limits, fresh=inputs is not None)
+    advance = jax.vmap(advance, in_axes=(own, -1, -1, -1, -1, -1), out_axes=-1)
     inside = jax.vmap(between, in_axes=-1, out_axes=-1)
 
     def next_time(out: _Rows) -> Array:

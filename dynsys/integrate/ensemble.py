@@ -8,6 +8,7 @@ unbatched as everywhere; states are laid out batch last and in blocks, see `dyns
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from jaxtyping import Array
 from dynsys.dynamics import AbstractFlow, Stepper, runge_kutta_4
 from dynsys.errors import InvalidValue, UnknownName
 from dynsys.integrate.adaptive import Tolerances, adaptive_block
-from dynsys.integrate.lanes import block_size, in_blocks, usable_cores
+from dynsys.integrate.lanes import block_size, compiled, in_blocks, usable_cores
 from dynsys.integrate.solve import Solution
 from dynsys.integrate.tsitouras import tsitouras_5
 from dynsys.precision import x64
@@ -72,7 +73,7 @@ def ensemble(
         lane = _Lanes("ensemble", flow, z0, inputs, kept, batched_flow)
         numbers = (jnp.asarray(t0, jnp.float64), jnp.asarray(bound, jnp.float64))
         states, codes = lane.run(
-            lambda per_lane: _fixed(per_lane, lane.shared, lane.static, numbers, float(dt), stepper, kept, int(every)),
+            lambda *lanes: compiled(_fixed)(*lanes, lane.static, numbers, float(dt), stepper, kept, int(every)),
             "ensemble",
             block,
             threads,
@@ -114,8 +115,9 @@ def ensemble_adaptive(
         times = jnp.asarray(times, dtype=jnp.float64)
         _check_times(who, times)
         lane = _Lanes(who, flow, z0, inputs, times.shape[0] - 1, batched_flow)
-        limits = Tolerances(*(jnp.asarray(value, jnp.float64) for value in (rtol, atol, bound)), jnp.asarray(max_steps, jnp.int32))
-        found = lane.run(lambda per_lane: adaptive_block(per_lane, lane.shared, lane.static, times, limits), who, block, threads)
+        real = partial(jnp.asarray, dtype=jnp.float64)
+        limits = Tolerances(real(rtol), real(atol), real(bound), jnp.asarray(max_steps, jnp.int32))
+        found = lane.run(lambda *lanes: compiled(adaptive_block)(*lanes, lane.static, times, limits), who, block, threads)
         return lane.solution(times, *found)
 
 
@@ -159,14 +161,15 @@ class _Lanes:
             if value is not None and value < 1:
                 raise InvalidValue(f"{who}: {name} must be at least 1, got {name}={value}.")
         size = block_size(self.lanes, self.dim) if block is None else block
-        return in_blocks(program, self.per_lane, lanes=self.lanes, block=size, threads=usable_cores() if threads is None else threads)
+        return in_blocks(
+            program, self.per_lane, self.shared, lanes=self.lanes, block=size, threads=usable_cores() if threads is None else threads
+        )
 
     def solution(self, times: Array, *found: Any) -> Solution:
         """The result, without the batch axis if nothing had one."""
         return Solution(times, *(found if self.batched else (leaf[0] for leaf in found)))
 
 
-@eqx.filter_jit
 def _fixed(
     per_lane: Any, shared: Any, static: Any, numbers: Any, dt: float, stepper: Stepper, kept: int, every: int
 ) -> tuple[Array, Array]:

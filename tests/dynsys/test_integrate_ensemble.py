@@ -272,6 +272,10 @@ def test_gradient_by_start_and_matrix_in_blocks():
 
     flow_gradient, gradient = jax.grad(loss, argnums=(0, 1))(LINEAR, jnp.asarray(STARTS))
     np.testing.assert_allclose(gradient, np.tile(expm(A).sum(0), (5, 1)), atol=1e-8)
+    by_flow = jax.grad(lambda flow: loss(flow, STARTS))(LINEAR)  # starts that are not traced, a flow that is
+    np.testing.assert_allclose(by_flow.A, flow_gradient.A, rtol=1e-12)
+    inside = jax.jit(lambda: ensemble_adaptive(LINEAR, STARTS, [0.0, 1.0], block=2).states[:, -1])()  # nothing is traced but the call
+    np.testing.assert_allclose(inside, exact([1.0])[:, 0], atol=1e-7)
     bump = np.zeros((3, 3))
     bump[0, 1] = 1e-5
     slope = (loss(Linear(jnp.asarray(A + bump)), STARTS) - loss(Linear(jnp.asarray(A - bump)), STARTS)) / 2e-5
