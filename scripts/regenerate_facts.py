@@ -19,10 +19,8 @@ stopped. Facts, each with the standard error over 16 segments of one run:
 """
 
 import argparse
-import concurrent.futures
 import json
 import math
-import multiprocessing
 import os
 import re
 import sys
@@ -34,6 +32,7 @@ import _facts
 import numpy as np
 
 import dynsys
+from dynsys.benchmark.workers import work as pool_of
 from dynsys.systems import load_system
 from dynsys_datasets.catalogue import names, path_of, system
 
@@ -124,12 +123,8 @@ def rows(todo: list[str], jobs: int, settings: tuple[float, bool, bool]) -> Iter
     if jobs == 1:
         yield from (work(name, *settings) for name in todo)
         return
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=20) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(work, name, *settings) for name in todo]):
-            yield done.result()
+    for outcome in pool_of(work, [(name, (name, *settings)) for name in todo], jobs=jobs):
+        yield outcome.value or {"system": outcome.label, "seconds": round(outcome.seconds, 1), "flags": {"FAILED": outcome.reason}}
 
 
 def main() -> None:
