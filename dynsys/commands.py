@@ -165,8 +165,8 @@ def _print_table(console: Any, found: Any) -> None:
 
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
     drawn = Table(title=f"{found.protocol}: {found.score}, {len(found.systems)} systems, {seeds}", title_justify="left")
-    for name in ("model", "median", "quartiles", "mean rank", "systems", "failed or diverged", "s a task"):
-        drawn.add_column(name, justify="left" if name == "model" else "right")
+    for name in ("model", "median", "quartiles", "mean rank", "systems", "no success", "s a task"):
+        drawn.add_column(name, justify="left" if name == "model" else "right", overflow="fold", no_wrap=name == "quartiles")
     for place in found.places:
         quartiles = f"{place.lower:.4g} to {place.upper:.4g}"
         last = (f"{place.rank:.2f}", str(place.systems), f"{100 * place.failed:.0f} %", f"{place.seconds:.2f}")
@@ -218,7 +218,10 @@ def _counting(console: Any, what: str) -> Iterator[Callable[[int, int, str], Non
 def _console(quiet: bool) -> Any:
     from rich.console import Console
 
-    return Console(quiet=quiet)
+    console = Console(quiet=quiet)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a log need not fold a table
+    return console
 
 
 def _listed(text: str) -> list[str]:

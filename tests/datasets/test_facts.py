@@ -77,7 +77,7 @@ def test_the_sum_of_the_exponents_is_the_mean_divergence(name):
         return  # a map whose Jacobian is singular has none
     volume, doubt = fact(name, "mean_divergence")
     # from runs of their own: four standard errors of both, 3e-3 of the largest for the fourth-order step
-    assert abs(values.sum() - volume) < 4 * (doubt + errors.sum()) + 3e-3 * np.abs(values).max()
+    assert abs(values.sum() - volume) <= 4 * (doubt + errors.sum()) + 3e-3 * np.abs(values).max()
 
 
 @pytest.mark.parametrize("name", [name for name in having("lyapunov_spectrum") if system(name).kind in ("flow", "delay")])
@@ -128,9 +128,15 @@ def test_stored_exponents_agree_with_published_ones(name, index, value, toleranc
     assert abs(fact(name, "lyapunov_spectrum")[0][index] - value) <= tolerance
 
 
+def _is_settled(name):
+    """Chaotic beyond doubt, with an exponent known to 5 %: where a run of two seconds must find it again."""
+    values, errors = fact(name, "lyapunov_spectrum")
+    return values[0] > 20 * errors[0] and name != "Sakarya"  # whose chaos ends in longer runs
+
+
 def sample():
     """Henon and one flow of low dimension that changes with the day."""
-    small = [name for name in having("lyapunov_spectrum") if system(name).kind == "flow" and system(name).dim <= 4]
+    small = [name for name in having("lyapunov_spectrum") if system(name).kind == "flow" and system(name).dim <= 4 and _is_settled(name)]
     return ["Henon", small[datetime.date.today().toordinal() % len(small)]]
 
 
