@@ -231,11 +231,12 @@ def _cubic(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _exponent(record: SystemRecord) -> float | None:
+    """The maximal exponent of the system's facts, if it is positive by three standard errors: only then is there a Lyapunov time."""
     fact = record.fact("lyapunov_spectrum")
     if fact is None:
         return None
-    value = fact.value[0] if isinstance(fact.value, tuple) else fact.value
-    return None if isinstance(value, tuple) else float(value)
+    value, error = (np.ravel(np.asarray(part, dtype=float))[0] for part in (fact.value, fact.error))
+    return float(value) if value > 3 * error else None
 
 
 def _periods(record: SystemRecord) -> list[float]:

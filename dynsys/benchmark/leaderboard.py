@@ -2,11 +2,13 @@
 
     value(model, system) = median over seeds,     table(model) = median and quartiles over systems of value
 
-A task that failed, or has no finite score, counts as the worst value there is: it is never left out.
+A task that failed, or has no finite score, counts as the worst value there is: it is never left out. A system without a
+known positive exponent has no Lyapunov time and no relative error of an exponent: it is left out of these two, for all models.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from dynsys.benchmark.store import Row, Store
 from dynsys.errors import DataError, UnknownName
 
 WORST = {"smape": 200.0}
+NEED_EXPONENT = ("vpt", "lyapunov_error")  # scores that mean nothing for a system whose exponent is unknown or not positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """All models on all systems under one protocol. values (models, systems) in the order of `places` and `systems`; NaN: no row."""
+    """All models on all systems under one protocol. values (models, systems) in the order of `places` and `systems`; NaN: no row,
+    or a score that means nothing for this system."""
 
     protocol: str
     score: str
@@ -67,15 +71,17 @@ def table(store: Store, protocol: str, score: str | None = None, systems: tuple[
     names = tuple(sorted({row.system for row in rows}))
     models = sorted({row.model for row in rows})
     cells: dict[tuple[str, str], list[float]] = {}
+    undefined = without_meaning(rows, score)
     for row in rows:
-        cells.setdefault((row.model, row.system), []).append(value_of(row, score))
+        if row.system not in undefined:
+            cells.setdefault((row.model, row.system), []).append(value_of(row, score))
     values = np.array([[np.median(cells.get((model, system), [np.nan])) for system in names] for model in models])
     ranks = _ranks(values if lower else -values)
     places = [
         Place(
             model,
             *(_quantile(values[i], q) for q in (0.5, 0.25, 0.75)),
-            rank=float(np.nanmean(ranks[i])),
+            rank=float(np.nanmean(ranks[i])) if np.isfinite(ranks[i]).any() else math.nan,
             systems=int(np.isfinite(ranks[i]).sum()),
             failed=float(np.mean([row.status != "success" for row in rows if row.model == model])),
             seconds=float(np.median([row.seconds for row in rows if row.model == model])),
@@ -85,6 +91,18 @@ def table(store: Store, protocol: str, score: str | None = None, systems: tuple[
     order = sorted(range(len(models)), key=lambda i: (places[i].median if lower else -places[i].median, places[i].rank))
     seeds = max(len({row.seed for row in rows if row.model == model}) for model in models)
     return Table(protocol, score, lower, tuple(places[i] for i in order), names, values[order], seeds)
+
+
+def without_meaning(rows: Sequence[Row], score: str) -> set[str]:
+    """The systems for which a score means nothing, whatever the model: tasks that did not fail could not compute it."""
+    if score not in NEED_EXPONENT:
+        return set()
+    # a valid prediction time is always a number, unless there is no Lyapunov time; a model's own exponent may be NaN
+    return {
+        row.system
+        for row in rows
+        if row.status != "failed" and (math.isnan(row.score(score)) if score == "vpt" else score not in dict(row.scores))
+    }
 
 
 def value_of(row: Row, score: str) -> float:

@@ -186,7 +186,7 @@
         const text = how.kind === "failed" ? "failed" : words(v);
         const title = `${board.models[i]} on ${names[j]}: ${text}${how.text ? " (" + how.text + ")" : ""}`;
         const cell = el("td", { class: how.kind || null, title }, text);
-        if (how.kind === "" || how.kind === "some") {
+        if (!Number.isNaN(v) && (how.kind === "" || how.kind === "some")) {
           const rgb = shade(good(v));
           cell.style.background = `rgb(${rgb})`;
           cell.style.color = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 118 ? "#000" : "#fff";

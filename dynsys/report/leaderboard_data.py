@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dynsys.benchmark.leaderboard import Table, protocols_of, table, value_of
+from dynsys.benchmark.leaderboard import Table, protocols_of, table, value_of, without_meaning
 from dynsys.benchmark.protocol import LOWER_IS_BETTER
 from dynsys.benchmark.store import TRUTH, Row, Store
 from dynsys.errors import DataError, UnknownName
@@ -95,10 +95,13 @@ def _board(store: Store, protocol: str, score: str | None, systems: tuple[str, .
     shape = (len(models), len(places))
     scores = {name: np.full(shape, np.nan) for name in order}
     counts = np.zeros(shape, int)
+    undefined = {name: without_meaning(rows, name) for name in order}
     trouble = {}
     for place, here in cells.items():
         counts[place] = len(here)
         for name in order:
+            if here[0].system in undefined[name]:
+                continue
             scores[name][place] = value_of(here[0], name) if len(here) == 1 else np.median([value_of(row, name) for row in here])
         failed = [row for row in here if row.status == "failed"]
         other = [row for row in here if row.status not in ("failed", "success")]

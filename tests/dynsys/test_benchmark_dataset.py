@@ -64,6 +64,14 @@ def test_the_series_are_those_of_the_equations():
     assert made.facts["check_time"] == pytest.approx(1 / made.facts["lyapunov"], abs=0.02)
 
 
+@pytest.mark.parametrize(("error", "known"), [(0.1, 0.9), (0.31, None)])
+def test_an_exponent_counts_only_if_it_is_positive_beyond_its_error(tmp_path, error, known):
+    text = UNSTABLE.replace("x**2", "-x")
+    fact = 'name = "lyapunov_spectrum"\nvalue = [0.9]\nerror = [{}]\nscript = "s"\nversion = "1"\n'
+    (tmp_path / "made.toml").write_text(text + "[[computed]]\n" + fact.format(error))
+    assert generate(str(tmp_path / "made.toml"), SMALL).facts["lyapunov"] == known
+
+
 def test_any_number_of_workers_makes_the_same_file(tmp_path):
     one = build(tmp_path / "one.h5", systems=SYSTEMS, recipe=SMALL, jobs=1)
     two = build(tmp_path / "two.h5", systems=SYSTEMS[::-1], recipe=SMALL, jobs=3)

@@ -67,3 +67,31 @@ def test_the_table_takes_medians_over_seeds_then_over_systems_and_failures_count
         table(store, "forecast-2023", "smap")
     with pytest.raises(DataError, match="no rows of the protocol"):
         table(store, "reconstruct")
+
+
+def test_a_system_without_a_lyapunov_time_is_left_out_of_the_scores_that_need_one(tmp_path):
+    store = Store(tmp_path / "r.sqlite")
+    for model, vpt in {"good": 3.0, "bad": 1.0}.items():
+        for system in ("A", "B", "Regular"):
+            value = math.nan if system == "Regular" else vpt
+            store.add(Row("forecast-2023", system, model, 0, "success", scores=(("smape", 10.0), ("vpt", value))))
+    store.add(Row("forecast-2023", "Regular", "bad", 0, "failed", "x"))  # the others know that it has no Lyapunov time
+    store.add(Row("forecast-2023", "B", "bad", 0, "failed", "x"))  # here its failure counts
+    found = table(store, "forecast-2023", "vpt")
+    assert [(place.model, place.median, place.systems) for place in found.places] == [("good", 3.0, 2), ("bad", 0.5, 2)]
+    np.testing.assert_array_equal(found.values, [[3.0, 3.0, np.nan], [1.0, 0.0, np.nan]])
+    assert [place.systems for place in table(store, "forecast-2023").places] == [3, 3]
+    error = {"A": (("d_stsp", 1.0), ("lyapunov_error", math.nan)), "Regular": (("d_stsp", 1.0), ("lyapunov", 0.1))}
+    for system, scores in error.items():
+        store.add(Row("reconstruct", system, "esn", 0, "success", scores=scores))
+    only = table(store, "reconstruct", "lyapunov_error").places[0]
+    assert (only.median, only.systems) == (math.inf, 1)  # a model without an exponent of its own has the worst error
+
+
+def test_a_table_of_systems_that_all_lack_the_score_is_empty_but_there(tmp_path):
+    store = Store(tmp_path / "r.sqlite")
+    store.add(Row("forecast-2023", "Regular", "esn", 0, "success", scores=(("smape", 1.0), ("vpt", math.nan))))
+    place = table(store, "forecast-2023", "vpt").places[0]
+    assert math.isnan(place.median)
+    assert math.isnan(place.rank)
+    assert place.systems == 0
