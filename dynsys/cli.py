@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -176,12 +177,12 @@ def forecast(
     from dynsys.reconstruct import load
     from dynsys_datasets.series import write_series
 
+    _keep(out, start, inputs_file)
     found = load(run)
     series = _read(
         start, columns=columns or _own(found), inputs=inputs, time=time, episode=episode, dataset=dataset, missing=missing, dt=dt
     )
     driven = None if inputs_file is None else np.asarray(_read(inputs_file).trajectories[0][:])
-    _keep(out, start, inputs_file)
     made = found.forecast(series, steps, inputs=driven)
     write_series(made, out)
     _say_written(made, out)
@@ -212,6 +213,7 @@ def simulate(
     """A time series of a known system, or a free run of a reconstructed one."""
     from dynsys_datasets.series import write_series
 
+    _keep(out, what, start, inputs_file)
     path = Path(what)
     if path.is_dir() or path.suffix in (".h5", ".hdf5"):
         from dynsys.reconstruct import load
@@ -234,7 +236,6 @@ def simulate(
         about: dict[str, Any] = {"dt": dt, "noise": noise, "transient": transient, "parameters": parameters or None, "key": seed}
         about |= {"n_trajectories": trajectories, "observe": None if observe is None else _states(observe), "sweep": _swept(sweep)}
         made = simulate_system(what, points, solver=solver, rtol=rtol, atol=atol, step=step, **about)
-    _keep(out, what, start, inputs_file)
     write_series(made, out)
     _say_written(made, out)
 
@@ -354,7 +355,10 @@ def _read(file: str, **about: Any) -> Any:
 
 
 def _keep(out: Path, *inputs: str | None) -> None:
-    """Refuse to write over what was read."""
+    """Refuse, before the work begins, to write over what was read, or where nothing can be written."""
+    from dynsys_datasets.series import check_writable
+
+    check_writable(out)
     for file in inputs:
         if file is not None and out.exists() and Path(file).exists() and out.samefile(file):
             raise InvalidValue(f"--out {out}: is the file that was read; give another name.")

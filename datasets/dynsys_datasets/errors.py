@@ -25,9 +25,14 @@ class UnknownName(DynsysError, ValueError):
     """A name that is not registered; the text lists close matches."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
-        known = sorted(known)
-        shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:30])}, … ({len(known)} in all)"
-        super().__init__(f"unknown {kind} {name!r}; known: {shown or 'none'}.{did_you_mean(name, known)}")
+        known, guess = sorted(known), did_you_mean(name, known)
+        if len(known) <= 30:
+            shown = f"known: {', '.join(known) or 'none'}."
+        elif guess:  # a long list would hide the guess
+            shown = f"{len(known)} are known."
+        else:
+            shown = f"known: {', '.join(known[:30])}, … ({len(known)} in all)."
+        super().__init__(f"unknown {kind} {name!r}; {shown}{guess}")
 
 
 class MissingExtra(DynsysError, ImportError):

@@ -9,17 +9,25 @@ from pathlib import Path
 from dynsys_datasets.errors import DataError
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
-
-    Raises DataError if `path` is a folder, its folder is absent, or the disk refuses.
-    """
+def check_target(path: str | os.PathLike[str]) -> None:
+    """DataError if `path` is a folder, or if its folder is absent or may not be written to."""
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the name of a file.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {str(path.parent)!r}. Make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path}: the folder {str(path.parent)!r} is read-only. Check its rights, or write elsewhere.")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises DataError as `check_target` does, or if the disk refuses.
+    """
+    path = Path(path)
+    check_target(path)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         yield temporary

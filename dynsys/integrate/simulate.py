@@ -121,6 +121,8 @@ def simulate_system(
     states = _with_noise(record.wrap(states) if wrap else states, noise, key)
     notes = [] if not noise else [f"observation noise of {noise:g} standard deviations added"]
     about: dict[str, Any] = {"dt": interval, "names": system.names, "time_unit": record.file.time.unit, "source": record.name}
+    if parameters:
+        notes.insert(0, f"parameters changed: {', '.join(_changed(*pair) for pair in parameters.items())}")
     if values is not None:
         name, numbers = values
         about |= {"inputs": np.broadcast_to(numbers[:, None, None], (len(numbers), points, 1)), "input_names": (name,)}
@@ -251,6 +253,11 @@ def _iterate(system: AbstractMap, start: Array, points: int, batched: bool) -> A
     if not batched and start.ndim == 1:
         return orbit(system, start)
     return eqx.filter_vmap(orbit, in_axes=(eqx.if_array(0) if batched else None, 0 if start.ndim == 2 else None))(system, start)
+
+
+def _changed(name: str, value: Any) -> str:
+    shape = np.shape(value)
+    return f"{name} with shape {shape}" if shape else f"{name}={value}"
 
 
 def _key(key: Array | int) -> Array:

@@ -116,6 +116,7 @@ def test_simulate_a_system_and_a_model(run, place, tmp_path):
     code, _, _ = run("simulate", "Lorenz", "--points", 20, "--out", tmp_path / "lorenz.h5", "--set", "rho=20", "--dt", 0.01)
     assert code == 0
     assert read_series(tmp_path / "lorenz.h5").lengths == (20,)
+    assert read_series(tmp_path / "lorenz.h5").notes == ("parameters changed: rho=20",)
     code, _out, _ = run("simulate", place / "run", "--points", 20, "--out", tmp_path / "made.tsv")
     assert code == 0
     np.testing.assert_array_equal(
@@ -158,6 +159,8 @@ def test_version_and_help(run):
     code, out, _ = run("fit", "--help")
     assert code == 0
     assert "--seeds" in out
+    assert run("fit", "-h")[:2] == (code, out)
+    assert run("dataset", "build", "-h")[0] == 0
 
 
 WRONG = {
@@ -198,7 +201,11 @@ WRONG = {
         "forecast {p}/run --from {p}/circle.csv --steps 3 --out {t}/x.csv --inputs-from {p}/circle.csv",
         "trained without inputs",
     ),
-    "unknown system": ("simulate Lorentz --points 5 --out {t}/x.csv", "Did you mean 'Lorenz'"),
+    "unknown system": (
+        "simulate Lorentz --points 5 --out {t}/x.csv",
+        "^dynsys: unknown system 'Lorentz'; [0-9]+ are known. Did you mean 'Lorenz'",
+    ),
+    "out is looked at first": ("simulate Lorentz --points 5 --out {t}/x.xls", "can't write '.xls'"),
     "unknown parameter": ("simulate Lorenz --points 5 --out {t}/x.csv --set roh=3", "roh.*rho"),
     "parameter of words": ("simulate Lorenz --points 5 --out {t}/x.csv --set rho=big", "expected name=number, such as rho=30"),
     "unknown solver": ("simulate Lorenz --points 5 --out {t}/x.csv --solver tsit6", "tsit5"),

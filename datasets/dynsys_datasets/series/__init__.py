@@ -3,6 +3,6 @@
 from dynsys_datasets.series.lazy import LazyArray
 from dynsys_datasets.series.read import open_formats, read_series
 from dynsys_datasets.series.timeseries import TimeSeries
-from dynsys_datasets.series.write import write_series
+from dynsys_datasets.series.write import check_writable, write_series
 
-__all__ = ["LazyArray", "TimeSeries", "open_formats", "read_series", "write_series"]
+__all__ = ["LazyArray", "TimeSeries", "check_writable", "open_formats", "read_series", "write_series"]

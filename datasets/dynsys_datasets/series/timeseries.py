@@ -141,11 +141,10 @@ class TimeSeries:
             return False
 
     def __repr__(self) -> str:
-        lengths = (
-            f"{self.lengths[0]}"
-            if self.n_trajectories == 1
-            else f"{self.n_trajectories} trajectories of {min(self.lengths)} to {max(self.lengths)}"
-        )
+        shortest, longest = min(self.lengths), max(self.lengths)
+        lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+        if self.n_trajectories > 1:
+            lengths = f"{self.n_trajectories} trajectories of {lengths}"
         names = ", ".join(self.names[:6]) + (", ..." if self.n_obs > 6 else "")
         step = f"every {self.dt:.6g} {self.time_unit or ''}".rstrip() if self.is_regular else "at irregular times"
         inputs = f", inputs {', '.join(self.input_names[:6])}" if self.n_inputs else ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dynsys_datasets.errors import DataError, did_you_mean
-from dynsys_datasets.files import replacing
+from dynsys_datasets.files import check_target, replacing
 from dynsys_datasets.series.hdf5 import FORMAT
 from dynsys_datasets.series.lazy import ArrayLike, blocks
 from dynsys_datasets.series.text import METADATA
@@ -30,12 +30,18 @@ def write_series(series: TimeSeries, path: str | os.PathLike[str]) -> None:
     written with all digits. HDF5 is written in slices. Raises DataError for another extension or a path that can't be written.
     """
     file = Path(path)
-    extension = file.suffix.lower()
-    writers = {".h5": _write_hdf5, ".hdf5": _write_hdf5} | dict.fromkeys(SEPARATORS, _write_text)
-    if extension not in writers:
-        raise DataError(f"{file.name}: can't write {extension!r}; known: {', '.join(writers)}.{did_you_mean(extension, writers)}")
+    check_writable(file)
     with replacing(file) as temporary:
-        writers[extension](series, temporary, file)
+        _WRITERS[file.suffix.lower()](series, temporary, file)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """DataError if `write_series` could not write there; ask it before a long computation."""
+    file = Path(path)
+    extension = file.suffix.lower()
+    if extension not in _WRITERS:
+        raise DataError(f"{file.name}: can't write {extension!r}; known: {', '.join(_WRITERS)}.{did_you_mean(extension, _WRITERS)}")
+    check_target(file)
 
 
 def _about(series: TimeSeries, **roles: Any) -> str:
@@ -98,3 +104,6 @@ def _write_hdf5(series: TimeSeries, temporary: Path, path: Path) -> None:
                 found = file.create_dataset(f"series/{i}/{key}", shape=arrays[i].shape, dtype="f8")
                 for start, block in blocks(arrays[i]):
                     found[start : start + len(block)] = block
+
+
+_WRITERS = {".h5": _write_hdf5, ".hdf5": _write_hdf5} | dict.fromkeys(SEPARATORS, _write_text)
