@@ -26,9 +26,9 @@ def execute(
 ) -> Iterator[Outcome]:
     """Run function(*arguments()) for every task (label, arguments); outcomes come as they are ready, one a task.
 
-    jobs: processes (local; default one a core), or tasks in flight (ray; default two a CPU of the cluster). address: of a Ray
-    cluster; None starts one on this machine. timeout: seconds a task may take. attempts: how often a task is begun whose
-    process or node dies. Raises UnknownName for an executor that is not there, MissingExtra without ray.
+    jobs: processes (local; default one a core), or tasks in flight (ray; default two a CPU of the cluster; with a timeout one
+    at most). address: of a Ray cluster; None starts one on this machine. timeout: seconds a task may take. attempts: how often a
+    task is begun whose process or node dies. Raises UnknownName for an executor that is not there, MissingExtra without ray.
     """
     if executor not in EXECUTORS:
         raise UnknownName("executor", executor, EXECUTORS)
@@ -60,7 +60,9 @@ def _on_ray(
     # Ray repeats a task whose worker or node died; an error of the task itself comes back as a value and is not repeated
     remote = ray.remote(num_cpus=1, max_retries=attempts - 1, runtime_env={"env_vars": ONE_THREAD})(_guarded)
     waiting, flying, since = iter(tasks), {}, {}
-    most = jobs or max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    # the clock of a task starts when it is handed over: with a time limit none may wait behind another
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = (jobs or 2 * cpus) if timeout is None else min(jobs or cpus, cpus)
     try:
         while True:
             while len(flying) < most and (task := next(waiting, None)) is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dynsys.benchmark import Dataset, Recipe, Store, benchmark, build
+from dynsys.benchmark.executor import execute
 from dynsys.benchmark.runner import DATA, RESULTS
 from dynsys.errors import InvalidValue, UnknownName
 from dynsys.metrics import smape
@@ -147,3 +148,15 @@ def test_on_a_ray_cluster_of_two_nodes_every_row_is_there_once_though_a_worker_i
             assert row.scores == next(found for found in Store(ran.path).rows() if found.key == row.key).scores
     finally:
         cluster.shutdown()
+
+
+def test_a_time_limit_on_ray_does_not_count_the_time_a_task_waits():
+    ray = pytest.importorskip("ray", reason="ray is not installed (extra 'cluster')")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        list(execute(time.sleep, [("warm", lambda: (0,))], executor="ray"))
+        tasks = [(number, lambda: (2.0,)) for number in range(3)]  # one after the other, six seconds in all
+        reasons = [outcome.reason for outcome in execute(time.sleep, tasks, executor="ray", timeout=3.5)]
+    finally:
+        ray.shutdown()
+    assert reasons == [None] * 3
