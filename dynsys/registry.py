@@ -42,6 +42,7 @@ METRICS = {
 
 SOLVERS = {
     "tsit5": "diffrax:Tsit5",
+    "dopri5": "diffrax:Dopri5",
     "dopri8": "diffrax:Dopri8",
     "kvaerno5": "diffrax:Kvaerno5",
 }

@@ -11,6 +11,7 @@ class Status(enum.Enum):
 
     SUCCESS = "success"
     DIVERGED = "diverged"
+    EVENT = "event"
     MAX_STEPS = "max_steps"
     NOT_FINITE_LOSS = "not_finite_loss"
     DEAD = "dead"
@@ -19,8 +20,8 @@ class Status(enum.Enum):
 
     @property
     def ok(self) -> bool:
-        """True if the work ended as it should."""
-        return self is Status.SUCCESS
+        """True if the work ended as it should: at its end, or at the event that was asked for."""
+        return self in (Status.SUCCESS, Status.EVENT)
 
     @property
     def remedy(self) -> str:
@@ -30,6 +31,7 @@ class Status(enum.Enum):
 
 _REMEDIES = {
     Status.SUCCESS: "",
+    Status.EVENT: "",
     Status.DIVERGED: "The state left every bound. Start on the attractor, use a smaller step or tolerance, or a clipped model with "
     "training.bound=0.999.",
     Status.MAX_STEPS: "The solver ran out of steps. Raise max_steps, loosen rtol and atol, or use the stiff solver 'kvaerno5'.",

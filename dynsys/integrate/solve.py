@@ -1,11 +1,12 @@
 """Adaptive integration of a flow from given starts to given times, by diffrax.
 
-    dz/dt = field(t, z, u(t)),   z(times[0]) = z0   ->   z(times[k]), k = 0, 1, ...
+    dz/dt = field(t, z, u(t)),   z(times[0]) = z0   ->   z(times[k]), k = 0, 1, ...,   until event(t, z) = 0 if there is one
 
 Local errors stay below atol + rtol |z|. Starts and parameters may carry a batch axis; each lane has its own step size.
 A run that fails is a Status with a remedy; its states are NaN from the failure on.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
@@ -23,17 +25,23 @@ from dynsys.errors import InvalidValue
 from dynsys.precision import x64
 from dynsys.status import Status
 
-_CODES = (Status.SUCCESS, Status.MAX_STEPS, Status.DIVERGED)
+_CODES = (Status.SUCCESS, Status.MAX_STEPS, Status.DIVERGED, Status.EVENT)
+_DIRECTIONS = {"up": True, "down": False, "both": None}
 
 
 class Solution(eqx.Module):
-    """States at the asked times, (T, M) or (B, T, M), how each lane ended, and how many steps it took."""
+    """States at the asked times, (T, M) or (B, T, M), how each lane ended, and how many steps it took.
+
+    Where an event was asked for: its times (B,) and the states there (B, M), NaN in a lane that it did not end.
+    """
 
     times: Float[Array, " T"]
     states: Float[Array, "*B T M"]
     codes: Int[Array, "*B"]
     steps: Int[Array, "*B"]
     rejected: Int[Array, "*B"]
+    event_times: Float[Array, "*B"] | None = None
+    event_states: Float[Array, "*B M"] | None = None
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -42,12 +50,13 @@ class Solution(eqx.Module):
 
     @property
     def status(self) -> Status:
-        """SUCCESS if all lanes succeeded, else DIVERGED if one diverged, else MAX_STEPS."""
-        return _CODES[int(np.max(np.asarray(self.codes)))]
+        """SUCCESS if all lanes succeeded, else DIVERGED if one diverged, else MAX_STEPS; EVENT if events ended some and none failed."""
+        codes = set(np.ravel(np.asarray(self.codes)).tolist())
+        return next(_CODES[code] for code in (2, 1, 3, 0) if code in codes)
 
     @property
     def ok(self) -> bool:
-        """True if every lane reached the last time."""
+        """True if every lane reached the last time or its event."""
         return self.status.ok
 
 
@@ -63,6 +72,8 @@ def solve(
     max_steps: int = 1_000_000,
     dt0: float | None = None,
     bound: float = 1e12,
+    event: Callable[[Any, Any], Any] | None = None,
+    direction: str = "both",
     batched_flow: bool = False,
 ) -> Solution:
     """Integrate a flow with error control, in float64, and return the states at `times`.
@@ -72,8 +83,10 @@ def solve(
     solver: 'tsit5' (order 5, the default), 'dopri8' (order 8, for rtol below 1e-8 and smooth fields), 'kvaerno5' (stiff),
     any name of the registry, or a diffrax solver. rtol, atol: relative and absolute tolerance of one step.
     max_steps: the most steps a lane may take. dt0: the first step; chosen by the method if None. bound: a lane whose
-    largest |z| passes it, or whose field is not finite at z0, has DIVERGED. batched_flow: every array of the flow carries
-    a leading axis B (see `SystemFlow.sweep`); then z0 may be (M,), shared, or (B, M).
+    largest |z| passes it, or whose field is not finite at z0, has DIVERGED. event: a function of (t, z (M,)) with one real
+    value; a lane ends where it passes zero (going up, down, or both: `direction`), found by Newton steps on the interpolant of the step,
+    with Status EVENT, the place in `event_times` and `event_states`, and NaN for the times after it.
+    batched_flow: every array of the flow carries a leading axis B (see `SystemFlow.sweep`); then z0 may be (M,), shared, or (B, M).
 
     Raises InvalidValue for shapes that do not fit, times that do not increase and tolerances that are not positive.
     The solution can be differentiated by flow, z0 and inputs. Methods: Tsitouras 2011; Prince & Dormand 1981;
@@ -83,18 +96,21 @@ def solve(
     for name, value in {"rtol": rtol, "atol": atol, "bound": bound, "max_steps": max_steps}.items():
         if not value > 0:
             raise InvalidValue(f"solve: {name} must be positive, got {name}={value}.")
+    if direction not in _DIRECTIONS:
+        raise InvalidValue(f"solve: direction must be one of {', '.join(_DIRECTIONS)}, got {direction!r}.")
     with x64():
         times, z0 = jnp.asarray(times, dtype=jnp.float64), jnp.asarray(z0, dtype=jnp.float64)
         inputs = None if inputs is None else jnp.asarray(inputs, dtype=jnp.float64)
         batch = _check(flow, z0, times, inputs, batched_flow)
         numbers = (jnp.asarray(rtol), jnp.asarray(atol), jnp.asarray(bound), None if dt0 is None else jnp.asarray(dt0))
         axes = (0 if batched_flow else None, 0 if z0.ndim == 2 else None, 0 if inputs is not None and inputs.ndim == 3 else None)
-        return _run(method, max_steps, flow, z0, times, inputs, numbers, axes if batch else None)
+        stop = None if event is None else (event, _DIRECTIONS[direction])
+        return _run(method, max_steps, flow, z0, times, inputs, numbers, axes if batch else None, stop)
 
 
 @eqx.filter_jit
-def _run(method: Any, max_steps: int, flow: Any, z0: Any, times: Any, inputs: Any, numbers: Any, axes: Any) -> Solution:
-    run = partial(_trajectory, method=method, max_steps=max_steps)
+def _run(method: Any, max_steps: int, flow: Any, z0: Any, times: Any, inputs: Any, numbers: Any, axes: Any, stop: Any) -> Solution:
+    run = partial(_trajectory, method=method, max_steps=max_steps, stop=stop)
     if axes is None:
         found = run(flow, z0, times, inputs, numbers)
     else:
@@ -103,8 +119,10 @@ def _run(method: Any, max_steps: int, flow: Any, z0: Any, times: Any, inputs: An
     return Solution(times, *found)
 
 
-def _trajectory(flow: AbstractFlow, z0: Array, times: Array, inputs: Array | None, numbers: Any, *, method: Any, max_steps: int) -> Any:
-    """One lane: states (T, M), code, steps, rejected steps."""
+def _trajectory(
+    flow: AbstractFlow, z0: Array, times: Array, inputs: Array | None, numbers: Any, *, method: Any, max_steps: int, stop: Any
+) -> Any:
+    """One lane: states (T, M), code, steps, rejected steps; with an event its time and state too."""
     rtol, atol, bound, dt0 = numbers
     if inputs is None:
         term = diffrax.ODETerm(lambda t, z, _: flow.field(t, z))
@@ -125,20 +143,42 @@ def _trajectory(flow: AbstractFlow, z0: Array, times: Array, inputs: Array | Non
         times[-1],
         dt0,
         z0,
-        saveat=diffrax.SaveAt(ts=times),
+        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]),
         stepsize_controller=controller,
-        # NaN must count as passing the bound, hence the negated comparison
-        event=diffrax.Event(lambda t, z, args, **kwargs: ~(jnp.max(jnp.abs(z)) < bound)),
+        event=_event(bound, stop),
         max_steps=max_steps,
         throw=False,
     )
     finished = solved.result == diffrax.RESULTS.successful
-    diverged = solved.result == diffrax.RESULTS.event_occurred
+    mask: Any = solved.event_mask
+    diverged = mask[0]
     nowhere = ~jnp.all(jnp.isfinite(term.vf(times[0], z0, None)))  # then no step can be taken, however small
     code = jnp.where(finished, 0, jnp.where(diverged | nowhere, 2, 1))
-    states: Any = solved.ys
+    saved: Any = solved.ys
+    states, last = saved[0], saved[1][0]
     states = jnp.where(jnp.isfinite(states), states, jnp.nan)  # diffrax fills the times that were not reached with inf
-    return states, code, solved.stats["num_steps"], solved.stats["num_rejected_steps"]
+    counts = solved.stats["num_steps"], solved.stats["num_rejected_steps"]
+    if stop is None:
+        return states, code, *counts
+    when: Any = solved.ts
+    met = mask[1] & ~diverged & ~nowhere
+    return states, jnp.where(met, 3, code), *counts, jnp.where(met, when[1][0], jnp.nan), jnp.where(met, last, jnp.nan)
+
+
+def _event(bound: Any, stop: Any) -> diffrax.Event:
+    """What ends a lane: the bound on |z|, which NaN must pass too, hence the negated comparison; and the asked event."""
+
+    def left(t: Any, y: Array, args: Any, **kwargs: Any) -> Array:  # diffrax names the state y, and calls by name
+        return ~(jnp.max(jnp.abs(y)) < bound)
+
+    if stop is None:
+        return diffrax.Event((left,))
+    function, upward = stop
+
+    def passes(t: Any, y: Array, args: Any, **kwargs: Any) -> Array:
+        return jnp.asarray(function(t, y), dtype=jnp.float64)
+
+    return diffrax.Event((left, passes), optimistix.Newton(rtol=1e-10, atol=1e-10, norm=optimistix.rms_norm), direction=(None, upward))
 
 
 def _interpolates_poorly(method: Any) -> bool:

@@ -277,5 +277,40 @@ def test_wrong_arguments(change, message):
 
 
 def test_unknown_solver():
-    with pytest.raises(UnknownName, match="Did you mean 'dopri8'"):
-        solve(LINEAR, Z0, [0.0, 1.0], solver="dopri5")
+    with pytest.raises(UnknownName, match="Did you mean 'dopri"):
+        solve(LINEAR, Z0, [0.0, 1.0], solver="dopri9")
+
+
+class Spring(AbstractFlow):
+    """x'' = -x."""
+
+    dim: int = 2
+    n_inputs: int = 0
+
+    def field(self, t, z, u=None):
+        return jnp.stack([z[1], -z[0]])
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("both", np.pi / 2), ("down", np.pi / 2), ("up", 3 * np.pi / 2)])
+def test_an_event_ends_a_lane_where_the_function_passes_zero(direction, expected):
+    times = np.linspace(0, 10, 101)
+    found = solve(Spring(), [1.0, 0.0], times, rtol=1e-10, atol=1e-10, event=lambda t, z: z[0], direction=direction)
+    assert found.status is Status.EVENT
+    assert found.ok
+    # the solution is known to about 1e-9 here, its interpolant of order four at steps of 0.1 to 1e-8
+    assert_allclose(found.event_times, expected, atol=1e-7)
+    assert_allclose(found.event_states, [0.0, -np.sin(expected)], atol=1e-7)
+    before = times <= expected
+    assert_allclose(found.states[before, 0], np.cos(times[before]), atol=1e-7)
+    assert np.isnan(found.states[~before]).all()
+
+
+def test_lanes_have_events_of_their_own():
+    found = solve(Spring(), [[1.0, 0.0], [3.0, 0.0], [0.1, 0.0]], np.linspace(0, 4, 41), event=lambda t, z: z[0] + 0.5)
+    assert found.statuses == (Status.EVENT, Status.EVENT, Status.SUCCESS)
+    assert found.status is Status.EVENT
+    assert_allclose(found.event_times[:2], [np.arccos(-0.5), np.arccos(-0.5 / 3)], atol=1e-6)
+    assert np.isnan(found.event_times[2])
+    assert np.isfinite(found.states[2]).all()
+    with pytest.raises(InvalidValue, match="direction must be one of up, down, both"):
+        solve(Spring(), [1.0, 0.0], [0.0, 1.0], event=lambda t, z: z[0], direction="left")
