@@ -321,8 +321,10 @@ class DelayMap(AbstractMap):
 
     Its state is z(t), z(t - h), ..., z(t - K h), then the derivatives at t - h, ..., t - K h, flattened, h = dt / substeps and
     K h just above the largest delay: (2 K + 1) M numbers. A delay equation has infinitely many exponents; those of this map
-    approach the largest of them as h falls, with order four. For everything that takes a map: `lyapunov_spectrum`
-    (n_exponents=k), `rollout`. The equation must not depend on t, and inputs are zero.
+    approach the largest of them as h falls, with order four. It keeps one derivative for each time: a past with a kink at its end,
+    as `lift` makes it, costs the first orbit two orders (`solve_delay` keeps both sides); on the attractor there is none. For
+    everything that takes a map: `lyapunov_spectrum` (n_exponents=k), `rollout`. The equation must not depend on t, and inputs are
+    zero.
     """
 
     system: SystemDelay
