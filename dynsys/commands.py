@@ -43,7 +43,7 @@ def benchmark(
     from dynsys.benchmark.entry import split_entries
 
     console = _console(quiet)
-    with _counting(console, "series") as built, _counting(console, "tasks") as told:
+    with _stopped("benchmark"), _counting(console, "series") as built, _counting(console, "tasks") as told:
         ran = run(
             split_entries(models),
             out=out,
@@ -143,7 +143,7 @@ def build(
     console = _console(quiet)
     recipe = Recipe(per_period=per_period, points=points, validation=validation, long=long, rtol=rtol, check=not no_check)
     began = time.monotonic()
-    with _counting(console, "systems") as told:
+    with _stopped("build"), _counting(console, "systems") as told:
         built = run(
             out,
             systems=systems,
@@ -161,6 +161,7 @@ def build(
 
 
 def _print_table(console: Any, found: Any) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
@@ -170,7 +171,7 @@ def _print_table(console: Any, found: Any) -> None:
     for place in found.places:
         quartiles = f"{place.lower:.4g} to {place.upper:.4g}"
         last = (f"{place.rank:.2f}", str(place.systems), f"{100 * place.failed:.0f} %", f"{place.seconds:.2f}")
-        drawn.add_row(place.model, f"{place.median:.4g}", quartiles, *last)
+        drawn.add_row(escape(place.model), f"{place.median:.4g}", quartiles, *last)
     console.print(drawn)
 
 
@@ -182,6 +183,18 @@ def _row_words(row: Any) -> str:
 
 def _failed(reason: str | None) -> str:
     return f" FAILED: {reason}" if reason else ""
+
+
+@contextlib.contextmanager
+def _stopped(what: str) -> Iterator[None]:
+    """Ctrl-C ends the program with a line that says how to go on, and code 130; typer would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"\ndynsys: stopped. The {what} goes on from here when the same command is given again.", soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager
@@ -198,9 +211,13 @@ def _counting(console: Any, what: str) -> Iterator[Callable[[int, int, str], Non
                 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
                 columns = (TextColumn(what), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
-                bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"), console=console)
+                bar = Progress(
+                    *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}", markup=False), console=console
+                )
                 bar.start()
                 task = bar.add_task(what, total=total, words="")
+            if "FAILED" in words:
+                bar.console.print(words, highlight=False, markup=False, soft_wrap=True)
             bar.update(task, completed=done, total=total, words=words)
         elif "FAILED" in words or done >= total or done >= printed + total / 20:
             printed = done

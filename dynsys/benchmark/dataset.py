@@ -25,6 +25,8 @@ from dynsys_datasets.collections import collection, is_polynomial
 from dynsys_datasets.errors import DataError, InvalidValue, UnknownName
 from dynsys_datasets.files import replacing
 
+NOTE = "recipe.json"  # in the folder of parts
+
 
 @dataclasses.dataclass(frozen=True)
 class Built:
@@ -56,8 +58,14 @@ def build(
     `if __name__ == "__main__":`, since workers import it.
     """
     target, chosen = Path(path), recipe or Recipe()
+    if jobs is not None and jobs < 1:
+        raise InvalidValue(f"build: jobs must be at least 1, got {jobs}.")
     wanted = resolve_systems(systems)
-    parts = target.with_name(target.name + ".parts")
+    parts = _parts(target)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the name of a file.")
+    if target.exists():
+        Dataset(target)  # also with overwrite: what is no data set is someone's own file
     if overwrite:
         target.unlink(missing_ok=True)
         shutil.rmtree(parts, ignore_errors=True)
@@ -69,7 +77,7 @@ def build(
     else:
         present = set()
     parts.mkdir(parents=True, exist_ok=True)
-    note = parts / "recipe.json"
+    note = parts / NOTE
     if note.exists():
         _same_recipe(note.read_text(encoding="utf-8"), mark, target)
     else:
@@ -93,6 +101,19 @@ def build(
     return Built(target, held, tuple(sorted(failed)), len(there))
 
 
+def begun(path: str | Path) -> tuple[Recipe | None, str]:
+    """The recipe of a data set that is there or was begun, and the version that made it; (None, "") if nothing is there.
+
+    Raises DataError for a file that is no data set.
+    """
+    target = Path(path)
+    if target.exists():
+        there = Dataset(target)
+        return there.recipe, there.version
+    note = _parts(target) / NOTE
+    return _recipe(note.read_text(encoding="utf-8")) if note.exists() else (None, "")
+
+
 def resolve_systems(systems: Sequence[str] | str) -> tuple[str, ...]:
     """Names of systems from names, .toml files and collections, each once, in order; UnknownName with close matches otherwise."""
     given = [systems] if isinstance(systems, str) else list(systems)
@@ -111,6 +132,11 @@ def resolve_systems(systems: Sequence[str] | str) -> tuple[str, ...]:
             raise UnknownName("system or collection", entry, [*names(), *COLLECTIONS])
     if not found:
         raise InvalidValue(f"systems: nothing was named; wanted names, .toml files or one of {', '.join(COLLECTIONS)}.")
+    by_label: dict[str, str] = {}
+    for entry in found:  # series and rows are kept by label
+        other = by_label.setdefault(label_of(entry), entry)
+        if other != entry:
+            raise InvalidValue(f"systems: {other} and {entry} have the same name {label_of(entry)!r}. Change the name in one of the files.")
     return tuple(found)
 
 
@@ -168,9 +194,7 @@ class Dataset:
         with _opened(self.path) as file:
             if "recipe" not in file.attrs:
                 raise DataError(f"{self.path}: is no data set of dynsys (it has no recipe). Make one: dynsys dataset build --out FILE.")
-            made = json.loads(str(file.attrs["recipe"]))
-            self.version = made.pop("version", "")
-            self.recipe = Recipe(**made)
+            self.recipe, self.version = _recipe(str(file.attrs["recipe"]))
             self.systems = tuple(file)
 
     def series(self, name: str, keys: Sequence[str] = ("series",)) -> Series:
@@ -224,11 +248,21 @@ def _copy(file: Any, name: str, source: Path, target: Path) -> None:
             group.create_dataset(key, data=part[key])
 
 
+def _parts(target: Path) -> Path:
+    return target.with_name(target.name + ".parts")
+
+
+def _recipe(text: str) -> tuple[Recipe, str]:
+    made = json.loads(text)
+    version = made.pop("version", "")
+    return Recipe(**made), version
+
+
 def _same_recipe(found: str, wanted: str, path: Path) -> None:
     if found != wanted:
-        raise InvalidValue(
-            f"{path}: was made by another recipe ({found}), not by {wanted}. Choose another file, or make it anew with --overwrite."
-        )
+        there, asked = json.loads(found), json.loads(wanted)
+        differ = ", ".join(f"{key} is {there.get(key)}, wanted {asked.get(key)}" for key in asked if there.get(key) != asked.get(key))
+        raise InvalidValue(f"{path}: was made by another recipe: {differ}. Choose another file, or make it anew with --overwrite.")
 
 
 def _slow_first(name: str) -> tuple[int, str]:
@@ -243,4 +277,5 @@ def _opened(path: Path, mode: str = "r") -> Any:
     try:
         return h5py.File(path, mode)
     except OSError as error:
-        raise DataError(f"{path}: can't be opened as HDF5: {error}") from None
+        words = " ".join(str(error).split())
+        raise DataError(f"{path}: can't be opened as HDF5: {words}. Wanted a file of dynsys dataset build.") from None

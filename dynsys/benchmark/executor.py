@@ -30,13 +30,20 @@ def execute(
     at most). address: of a Ray cluster; None starts one on this machine. timeout: seconds a task may take. attempts: how often a
     task is begun whose process or node dies. Raises UnknownName for an executor that is not there, MissingExtra without ray.
     """
+    check_executor(executor, jobs, timeout)
+    if executor == "local":
+        return work(function, tasks, jobs=jobs or cores(), timeout=timeout, attempts=attempts)
+    return _on_ray(function, tasks, jobs, address, timeout, attempts)
+
+
+def check_executor(executor: str, jobs: int | None, timeout: float | None) -> None:
+    """UnknownName or InvalidValue for what `execute` can't run with."""
     if executor not in EXECUTORS:
         raise UnknownName("executor", executor, EXECUTORS)
     if jobs is not None and jobs < 1:
         raise InvalidValue(f"benchmark: jobs must be at least 1, got {jobs}.")
-    if executor == "local":
-        return work(function, tasks, jobs=jobs or cores(), timeout=timeout, attempts=attempts)
-    return _on_ray(function, tasks, jobs, address, timeout, attempts)
+    if timeout is not None and not timeout > 0:
+        raise InvalidValue(f"benchmark: timeout must be a positive number of seconds, got {timeout:g}.")
 
 
 def _on_ray(

@@ -9,6 +9,7 @@ import numpy as np
 
 from dynsys import registry
 from dynsys.benchmark.entry import Entry
+from dynsys.errors import InvalidValue
 
 EXPONENT_STEPS = 20_000
 LONG_RUN = 5_000  # steps from which a compiled free run beats one in NumPy, compilation included
@@ -24,6 +25,21 @@ class Learned(abc.ABC):
     @abc.abstractmethod
     def exponent(self, context: np.ndarray, dt: float) -> float:
         """The maximal Lyapunov exponent per unit of time of a free run that begins after a context (T, N)."""
+
+
+def check_entry(entry: Entry) -> None:
+    """UnknownName or InvalidValue for options and settings that the entry's model does not take, before any data are read."""
+    from dynsys.config import with_settings
+    from dynsys.models.regressed import Regressed
+    from dynsys.reconstruct import FitSettings
+    from dynsys.reconstruct.defaults import checked_options
+
+    cls = registry.lookup("model", entry.name)
+    closed = issubclass(cls, Regressed)
+    if closed and entry.settings:
+        raise InvalidValue(f"{entry.label}: {entry.name} is fitted in closed form and has no {entry.settings[0]}. Leave it out.")
+    chosen = with_settings(FitSettings(), [f"model.name={entry.name}", *_changes(entry)])
+    checked_options(entry.name, cls.from_series if closed else cls.init, chosen.model.options)
 
 
 def learn(entry: Entry, train: np.ndarray, *, dt: float, seed: int) -> Learned:
@@ -129,10 +145,13 @@ def _series(values: np.ndarray, dt: float) -> Any:
 def _by_training(entry: Entry, train: np.ndarray, dt: float, seed: int) -> _Trained:
     from dynsys.reconstruct import fit
 
-    changes = [f"model.{name}={_written(value)}" for name, value in entry.options]
     usual = ["training.seeds=1", f"training.seed={seed}", "split.test=0.0"]
-    found = fit(_series(train, dt), model=entry.name, set=[*usual, *changes, *entry.settings], progress=False)
+    found = fit(_series(train, dt), model=entry.name, set=[*usual, *_changes(entry)], progress=False)
     return _Trained(found, dt)
+
+
+def _changes(entry: Entry) -> list[str]:
+    return [*(f"model.{name}={_written(value)}" for name, value in entry.options), *entry.settings]
 
 
 def _written(value: Any) -> str:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dynsys
 from dynsys import registry
-from dynsys.benchmark.dataset import Built, Dataset, build, label_of, resolve_systems
+from dynsys.benchmark.dataset import Built, Dataset, begun, build, label_of, resolve_systems
 from dynsys.benchmark.entry import Entry, parse_entry
-from dynsys.benchmark.executor import execute
+from dynsys.benchmark.executor import check_executor, execute
 from dynsys.benchmark.generate import Recipe
+from dynsys.benchmark.learner import check_entry
 from dynsys.benchmark.protocol import Protocol, load_protocol
 from dynsys.benchmark.store import Row, Store
 from dynsys.benchmark.task import Task, run_task
@@ -72,7 +74,10 @@ def benchmark(
 
     Raises UnknownName or InvalidValue for what can't be run, before anything runs.
     """
+    check_executor(executor, jobs, timeout)
     entries = [parse_entry(text) for text in models]
+    for entry in entries:
+        check_entry(entry)
     chosen = [load_protocol(name) for name in protocols]
     if not entries or not chosen or seeds < 1:
         raise InvalidValue(f"benchmark: needs at least one model, one protocol and one seed, got {len(entries)}, {len(chosen)}, {seeds}.")
@@ -85,15 +90,18 @@ def benchmark(
     before = store.finished(failed_too=not retry_failed)
     keys = [(p, s, e, seed) for p in chosen for s in wanted[p.name] for e in entries for seed in seeds_of(e, p, seeds)]
     missing = [key for key in keys if (key[0].name, label_of(key[1]), key[2].label, key[3]) not in before]
-    failed = 0
+    failed, ran = 0, len(missing)
     if missing:
         dataset = prepared(folder, data, chosen, {key[1] for key in missing}, jobs, building)
         lost, missing = _without_data(missing, dataset)
+        done = len(keys) - ran
         for protocol, system, entry, seed in lost:
+            done += 1
             row = Row(protocol.name, label_of(system), entry.label, seed, "failed", f"{dataset.path.name} has no series of this system")
             store.add(row)
             failed += 1
-        done = len(keys) - len(missing)
+            if progress is not None:
+                progress(Told(done, len(keys), row))
         for outcome in execute(run_task, _tasks(missing, dataset), executor=executor, jobs=jobs, address=address, timeout=timeout):
             done += 1
             if outcome.value is not None:
@@ -107,7 +115,7 @@ def benchmark(
             failed += row.status == "failed"
             if progress is not None:
                 progress(Told(done, len(keys), row))
-    return Ran(store.path, len(keys), len(keys) - len(missing), len(missing), failed)
+    return Ran(store.path, len(keys), len(keys) - ran, ran, failed)
 
 
 def seeds_of(entry: Entry, protocol: Protocol, seeds: int) -> range:
@@ -137,16 +145,19 @@ def prepared(
     short = max([p.data.train + p.data.test for p in protocols if p.kind == "forecast"], default=1200)
     long = max([max(p.data.train, p.data.test) for p in protocols if p.kind == "reconstruct"], default=0)
     recipe = Recipe(per_period=per_period.pop(), points=max(1200, short), long=long)
-    if path.exists():
-        there = Dataset(path).recipe
-        if there.points >= recipe.points and there.long >= recipe.long and there.per_period == recipe.per_period:
-            recipe = there
+    there, version = begun(path)
+    if there is not None and version != dynsys.__version__:
+        raise InvalidValue(
+            f"{path}: was made by dynsys {version}, this is {dynsys.__version__}. Give it with --data to use it as it is, or remove it."
+        )
+    if there is not None and there.points >= recipe.points and there.long >= recipe.long and there.per_period == recipe.per_period:
+        recipe = there
     built: Built = build(
         path,
         systems=sorted(systems),
         recipe=recipe,
         jobs=jobs,
-        overwrite=path.exists() and Dataset(path).recipe != recipe,
+        overwrite=there is not None and there != recipe,
         progress=building,
     )
     return Dataset(built.path)

@@ -10,10 +10,13 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from dynsys_datasets.errors import DynsysError
 
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
@@ -138,6 +141,7 @@ def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
             arguments = pipe.recv()
@@ -148,7 +152,17 @@ def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
             pipe.send(answer)
 
 
+def _die_with_parent() -> None:
+    """End this process in the middle of a task when the parent is killed: nobody is left to take the answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def one_line(error: BaseException) -> str:
-    """An error as one line: its kind and its first words."""
+    """An error as one line: its kind (of our own errors, which say what happened, nothing) and its first words."""
     text = " ".join(str(error).split())
+    if isinstance(error, DynsysError):
+        return text[:500]
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

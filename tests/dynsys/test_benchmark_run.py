@@ -79,15 +79,18 @@ def test_a_model_that_fails_is_a_row_with_its_reason_and_can_be_retried(tmp_path
     assert (ran.ran, ran.failed) == (2, 1)
     failed = next(row for row in Store(ran.path).rows() if row.status == "failed")
     assert failed.model == "var[delays=100000]"
-    assert "Error: " in failed.reason or "InvalidValue: " in failed.reason
+    assert failed.reason.startswith("VAR: no setting fits")
     assert benchmark(["var[delays=100000]"], systems="Lorenz", data=data, out=tmp_path, jobs=1).ran == 0
     assert benchmark(["var[delays=100000]"], systems="Lorenz", data=data, out=tmp_path, jobs=1, retry_failed=True).ran == 1
 
 
 def test_a_system_without_data_is_a_row_with_its_reason(tmp_path, data):
-    ran = benchmark(["mean"], systems="Thomas", data=data, out=tmp_path, jobs=1)
+    told = []
+    ran = benchmark(["mean"], systems="Thomas,Lorenz", data=data, out=tmp_path, jobs=1, progress=told.append)
     assert ran.failed == 1
-    assert "has no series of this system" in Store(ran.path).rows()[0].reason
+    assert (ran.before, ran.ran) == (0, 2)
+    assert [(seen.done, seen.row.status) for seen in told] == [(1, "failed"), (2, "success")]
+    assert "has no series of this system" in next(row for row in Store(ran.path).rows() if row.system == "Thomas").reason
 
 
 def test_wrong_calls_are_refused_before_anything_runs(tmp_path, data):
