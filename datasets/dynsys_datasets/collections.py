@@ -29,13 +29,17 @@ def collection(name: str) -> tuple[str, ...]:
 
 def is_polynomial(record: SystemRecord) -> bool:
     """True if the right-hand side is a polynomial in the state variables; time and functions of states make it none."""
-    moving = {family.name for family in record.file.state} | {"t"}
+    states = {family.name for family in record.file.state}
+    moving, bent = states | {"t"}, set[str]()  # what changes with the state; definitions that are no polynomials
     for target, _, tree in record.trees:
         if _degree_free(tree, moving):
             continue
-        if not _polynomial(tree, moving):
+        polynomial = _polynomial(tree, moving) and _degree_free(tree, bent)
+        if not polynomial and target in states:
             return False
         moving.add(target)
+        if not polynomial:
+            bent.add(target)
     return True
 
 
