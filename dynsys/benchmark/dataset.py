@@ -8,6 +8,7 @@ those that are missing, and the last step puts all into one file, written whole 
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -83,6 +84,7 @@ def build(
     else:
         with replacing(note) as new:
             Path(new).write_text(mark, encoding="utf-8")
+    check_sources(target, wanted)
     there = {name for name in wanted if label_of(name) in present or (parts / f"{label_of(name)}.npz").exists()}
     failed = []
     missing = [name for name in wanted if name not in there]
@@ -112,6 +114,30 @@ def begun(path: str | Path) -> tuple[Recipe | None, str]:
         return there.recipe, there.version
     note = _parts(target) / NOTE
     return _recipe(note.read_text(encoding="utf-8")) if note.exists() else (None, "")
+
+
+def check_sources(path: str | Path, systems: Iterable[str]) -> None:
+    """InvalidValue if series in a data set (or in one that was begun) come from another file than the system of that name now."""
+    target = Path(path)
+    present: Any = Dataset(target) if target.exists() else None
+    for name in systems:
+        label, facts = label_of(name), None
+        part = _parts(target) / f"{label}.npz"
+        if present is not None and label in present.systems:
+            facts = present.facts(label)
+        elif part.exists():
+            with np.load(part, allow_pickle=False) as held:
+                facts = json.loads(str(held["facts"]))
+        if facts is not None and facts.get("source", "") != _source(name):
+            raise InvalidValue(
+                f"{target}: its series of {label!r} come from another file or an earlier version of it, not from {name}. "
+                "Change the name in the file, or make the data anew in another place."
+            )
+
+
+def _source(name: str) -> str:
+    """A mark of a user's file, which can change while its name stays; nothing for a system of the database."""
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16] if name.endswith(".toml") else ""
 
 
 def resolve_systems(systems: Sequence[str] | str) -> tuple[str, ...]:
@@ -220,7 +246,7 @@ def _make_part(name: str, recipe: Recipe, path: str) -> dict[str, Any]:
     """Make one system's series and write them to a file of their own; runs in a worker."""
     made = generate(name, recipe)
     with replacing(Path(path)) as new, open(new, "wb") as file:
-        np.savez(file, **{"facts": np.array(json.dumps(made.facts)), **made.arrays})  # pyright: ignore[reportArgumentType]
+        np.savez(file, **{"facts": np.array(json.dumps(made.facts | {"source": _source(name)})), **made.arrays})  # pyright: ignore[reportArgumentType]
     return {key: made.facts.get(key) for key in ("solver", "calls", "check_error")}
 
 

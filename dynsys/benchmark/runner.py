@@ -12,7 +12,7 @@ from typing import Any
 
 import dynsys
 from dynsys import registry
-from dynsys.benchmark.dataset import Built, Dataset, begun, build, label_of, resolve_systems
+from dynsys.benchmark.dataset import Built, Dataset, begun, build, check_sources, label_of, resolve_systems
 from dynsys.benchmark.entry import Entry, parse_entry
 from dynsys.benchmark.executor import check_executor, execute
 from dynsys.benchmark.generate import Recipe
@@ -86,6 +86,7 @@ def benchmark(
     wanted = {protocol.name: resolve_systems(protocol.systems if systems is None else systems) for protocol in chosen}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    check_sources(folder / DATA if data is None else data, dict.fromkeys(name for found in wanted.values() for name in found))
     store = Store(folder / RESULTS)
     before = store.finished(failed_too=not retry_failed)
     keys = [(p, s, e, seed) for p in chosen for s in wanted[p.name] for e in entries for seed in seeds_of(e, p, seeds)]

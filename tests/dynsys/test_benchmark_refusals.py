@@ -38,12 +38,27 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, model, 
     assert not (tmp_path / "out").exists()
 
 
+OWN = 'name = "Own"\nkind = "map"\nsource = "s"\nabout = "a"\nstate = ["x"]\n[equations]\nx = "4*x*(1-x)"\n[start]\nx = 0.3\n'
+
+
+def test_series_of_another_file_of_the_same_name_are_not_taken(tmp_path):
+    own, settings = tmp_path / "own.toml", {"out": tmp_path / "out", "jobs": 1}
+    own.write_text(OWN.replace('"Own"', '"Henon"'))
+    benchmark(["mean"], systems="Henon", **settings)
+    with pytest.raises(InvalidValue, match="'Henon' come from another file"):
+        benchmark(["mean"], systems=str(own), **settings)
+    own.write_text(OWN)
+    assert benchmark(["mean"], systems=str(own), **settings).ran == 1
+    assert benchmark(["mean"], systems=str(own), **settings).ran == 0
+    own.write_text(OWN.replace("4*", "3.9*"))
+    with pytest.raises(InvalidValue, match="'Own' come from another file or an earlier version"):
+        benchmark(["mean"], systems=str(own), **settings)
+
+
 def test_two_systems_of_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "own.toml").write_text(
-            'name = "Own"\nkind = "map"\nsource = "s"\nabout = "a"\nstate = ["x"]\n[equations]\nx = "4*x*(1-x)"\n[start]\nx = 0.3\n'
-        )
+        (tmp_path / folder / "own.toml").write_text(OWN)
     with pytest.raises(InvalidValue, match="have the same name 'Own'"):
         build(tmp_path / "d.h5", systems=[str(tmp_path / folder / "own.toml") for folder in "ab"], recipe=SMALL)
 
