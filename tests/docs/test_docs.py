@@ -33,11 +33,14 @@ def test_the_python_of_a_page_runs(page, tmp_path):
         pytest.fail(f"{page}:\n{done.stderr[-3000:]}", pytrace=False)
 
 
+GROUPS = ("dataset",)  # commands that have commands
+
+
 @functools.cache
-def options_of(command):
+def options_of(*command):
     """The options that `dynsys COMMAND --help` lists; None if there is no such command."""
     environment = {**os.environ, "COLUMNS": "250", "TERM": "dumb", "NO_COLOR": "1"}
-    arguments = [str(Path(sys.executable).parent / "dynsys"), command, "--help"]
+    arguments = [str(Path(sys.executable).parent / "dynsys"), *command, "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         return None
@@ -48,9 +51,10 @@ def unknown(words):
     """What a command line of the documentation gets wrong; empty if nothing."""
     if len(words) < 2 or words[1].startswith("-"):
         return "" if words[1:] in (["--help"], ["--version"]) else "names no command"
-    known = options_of(words[1])
+    command = words[1:3] if words[1] in GROUPS else words[1:2]
+    known = options_of(*command)
     if known is None:
-        return f"there is no command {words[1]!r}"
+        return f"there is no command {' '.join(command)!r}"
     used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-zA-Z]", word)}
     return f"unknown options {sorted(used - known)}" if used - known else ""
 
@@ -118,6 +122,8 @@ def test_wrong_command_lines_are_refused():
     assert "no command 'fitt'" in unknown(["dynsys", "fitt", "a.csv"])
     assert "--no-such-option" in unknown(["dynsys", "fit", "a.csv", "--no-such-option=3"])
     assert unknown(["dynsys", "fit", "a.csv", "--help"]) == ""
+    assert "no command 'dataset biuld'" in unknown(["dynsys", "dataset", "biuld", "--out", "a.h5"])
+    assert unknown(["dynsys", "dataset", "build", "--out", "a.h5"]) == ""
 
 
 def test_a_block_that_is_never_closed_is_refused():
