@@ -10,30 +10,13 @@ import numpy as np
 import pytest
 
 import dynsys
-from dynsys import cli, registry
+from dynsys import registry
 from dynsys.reconstruct import pipeline
 from dynsys_datasets.series import read_series, write_series
 
 from .fit_cases import TINY, circle, driven
 
 FIT = ["--seeds", "1", "--steps", "10", *(part for change in TINY for part in ("--set", change))]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(words) -> (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dynsys", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

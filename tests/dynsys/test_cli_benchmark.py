@@ -1,27 +1,6 @@
 """The commands that compare: what they write, what they print, and how a mistake reads."""
 
-import sys
-
 import pytest
-
-from dynsys import cli
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(words) -> (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dynsys", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_from_the_data_to_the_page(run, tmp_path):
