@@ -92,6 +92,15 @@ class AbstractPiecewiseLinear(AbstractMap):
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """The affine map (J, h) of a region, without the input's term."""
 
+    @abc.abstractmethod
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The switching manifolds N z + b = 0, (R, M) and (R,); region(z) is N z + b > 0, row by row."""
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """The affine map of `region` at z, wherever z lies: J z + h. A model overrides it where it need not form J."""
+        J, h = self.affine(region)
+        return J @ z + h
+
     def jacobian(self, z: Float[Array, " M"], u: Float[Array, " K"] | None = None) -> Float[Array, "M M"]:
         """Exact derivative of `step`, the linear part of the region's map."""
         return self.affine(self.region(z))[0]

@@ -76,6 +76,15 @@ class ALRNN(AbstractRNN):
         """Which of the P rectified units are active, (P,)."""
         return z[self.dim - self.n_relu :] > 0
 
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The coordinate planes z_i = 0 of the rectified units."""
+        return jnp.eye(self.dim, dtype=self.A.dtype)[self.dim - self.n_relu :], jnp.zeros(self.n_relu, self.A.dtype)
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """A z + W (z[:M-P], r z[M-P:]) + h."""
+        linear = self.dim - self.n_relu
+        return self.A * z + matvec(self.W, jnp.concatenate([z[:linear], jnp.where(region, z[linear:], 0.0)])) + self.h
+
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """diag(A) + W D(r) and h, D = 1 for the linear units."""
         passing = jnp.concatenate([jnp.ones(self.dim - self.n_relu, dtype=bool), region])

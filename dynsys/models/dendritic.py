@@ -80,6 +80,10 @@ class DendriticPLRNN(AbstractDendriticRNN):
         """Which hinges are open, (B * M,)."""
         return (z[None, :] > self.H).reshape(-1)
 
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The planes z_i = H_bi, basis after basis."""
+        return _coordinate_planes(self.H)
+
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """diag(A) + W diag(alpha D) and h - W (alpha D H)."""
         weighted = self.alpha[:, None] * region.reshape(self.H.shape)
@@ -97,9 +101,19 @@ class ClippedDendriticPLRNN(AbstractDendriticRNN):
         """Which hinges are open, then which states are positive, ((B + 1) * M,)."""
         return jnp.concatenate([(z[None, :] > self.H).reshape(-1), z > 0])
 
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The planes z_i = H_bi, basis after basis, then z_i = 0."""
+        return _coordinate_planes(jnp.concatenate([self.H, jnp.zeros_like(self.H[:1])]))
+
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """diag(A) + W diag(alpha D - sum(alpha) D') and h - W (alpha D H)."""
         open_hinges = region[: self.H.size].reshape(self.H.shape)
         weighted = self.alpha[:, None] * open_hinges
         slopes = weighted.sum(0) - self.alpha.sum() * region[self.H.size :]
         return jnp.diag(self.A) + self.W * slopes[None, :], self.h - self.W @ (weighted * self.H).sum(0)
+
+
+def _coordinate_planes(thresholds: Float[Any, "B M"]) -> tuple[Float[Array, "B*M M"], Float[Array, " B*M"]]:
+    """The manifolds z_i - H_bi = 0 as normals and offsets."""
+    count, dim = thresholds.shape
+    return jnp.tile(jnp.eye(dim, dtype=thresholds.dtype), (count, 1)), -thresholds.reshape(-1)

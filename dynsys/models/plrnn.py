@@ -11,6 +11,7 @@ Durstewitz, ICML 2022.
 import abc
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from array_api_compat import array_namespace
@@ -61,6 +62,15 @@ class AbstractDenseRNN(AbstractRNN):
     def region(self, z: Float[Array, " M"]) -> Bool[Array, " R"]:
         """Which rectified units are active, (M,)."""
         return self.project(z) > 0
+
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The planes (P z)_i = 0."""
+        unit = jnp.eye(self.dim, dtype=self.A.dtype)
+        return jax.vmap(self.project)(unit).T, jnp.zeros(self.dim, self.A.dtype)
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """A z + W r(P z) + h."""
+        return self.A * z + matvec(self.W, jnp.where(region, self.project(z), 0.0)) + self.h
 
 
 class PLRNN(AbstractDenseRNN):

@@ -79,6 +79,14 @@ class ShallowPLRNN(AbstractShallowRNN):
         """Which hidden units are active, (H,)."""
         return matvec(self.W2, z) + self.h2 > 0
 
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """W2 and h2."""
+        return jnp.asarray(self.W2), jnp.asarray(self.h2)
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """A z + W1 r(W2 z + h2) + h1."""
+        return self.A * z + matvec(self.W1, jnp.where(region, matvec(self.W2, z) + self.h2, 0.0)) + self.h1
+
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """diag(A) + W1 D W2 and h1 + W1 D h2."""
         open_units = self.W1 * region[None, :]
@@ -97,6 +105,17 @@ class ClippedShallowPLRNN(AbstractShallowRNN):
         """Signs of W2 z + h2, then of W2 z, (2 H,)."""
         drive = matvec(self.W2, z)
         return jnp.concatenate([drive + self.h2 > 0, drive > 0])
+
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """W2 twice, with h2 and with zeros."""
+        return jnp.concatenate([self.W2, self.W2]), jnp.concatenate([self.h2, jnp.zeros_like(self.h2)])
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """A z + W1 [r(W2 z + h2) - r'(W2 z)] + h1."""
+        shifted, plain = jnp.split(region, 2)
+        drive = matvec(self.W2, z)
+        hidden = jnp.where(shifted, drive + self.h2, 0.0) - jnp.where(plain, drive, 0.0)
+        return self.A * z + matvec(self.W1, hidden) + self.h1
 
     def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
         """diag(A) + W1 (D - D') W2 and h1 + W1 D h2."""

@@ -16,6 +16,9 @@ from dynsys.errors import InvalidValue
 from .model_cases import CASES, REGRESSED, TRAINED, astype, make
 
 
+PIECEWISE = tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), AbstractPiecewiseLinear))
+
+
 def states(model, count=20):
     return 2.0 * jr.normal(jr.key(3), (count, model.dim))
 
@@ -31,6 +34,19 @@ def test_jacobian_matches_autodiff(name, n_inputs, observation):
     for z in states(model):
         # both are sums of at most a few hundred products of order one: rounding stays far below 1e-12
         assert_allclose(model.jacobian(z, u), jax.jacfwd(model.step)(z, u), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_switching_manifolds_and_frozen_maps_say_what_region_and_affine_say(name):
+    model = make(name)
+    normals, offsets = model.switching()
+    zs = states(model)
+    for z, elsewhere in zip(zs, zs[::-1], strict=True):
+        region = model.region(z)
+        assert np.array_equal(region, normals @ z + offsets > 0)
+        assert_allclose(model.frozen(z, region), model.step(z), atol=1e-12)
+        J, h = model.affine(region)
+        assert_allclose(model.frozen(elsewhere, region), J @ elsewhere + h, atol=1e-12)  # also where it does not hold
 
 
 @pytest.mark.parametrize(("name", "n_inputs", "observation"), CASES)
