@@ -231,10 +231,20 @@ class Dataset:
             group = file[name]
             lacking = [key for key in keys if key not in group]
             if lacking:
-                raise DataError(f"{self.path.name}: {name} has no {', '.join(lacking)}; it holds {', '.join(group)}. Build it with --long.")
+                raise DataError(f"{self.path.name}: {self.lacking(name, keys)}")
             facts = json.loads(str(group.attrs["facts"]))
             arrays = {key: np.asarray(group[key]) for key in keys}
         return Series(name, tuple(facts["names"]), facts["dt"], self.recipe.per_period, facts["lyapunov"], tuple(facts["wraps"]), arrays)
+
+    def lacking(self, name: str, keys: Sequence[str]) -> str:
+        """Why a system can't give the asked series; empty if it can."""
+        if name not in self.systems:
+            return f"{self.path.name} has no series of this system"
+        with _opened(self.path) as file:
+            missing = [key for key in keys if key not in file[name]]
+        if not missing:
+            return ""
+        return self.facts(name).get("no_long") or f"{name} has no {', '.join(missing)}. Build it with --long."
 
     def facts(self, name: str) -> dict[str, Any]:
         """What is known of the making of a system's series: solver, calls of the field, error of the check."""

@@ -17,6 +17,8 @@ from dynsys_datasets.errors import DataError, InvalidValue
 
 MOST_CALLS = 300_000  # of the field per 1,000 points in DOP853; a stiffer system goes to LSODA
 LARGEST_ERROR = 1e-4  # standard deviations between two solvers within the first Lyapunov time
+LONG_STEPS = 15  # of the compiled solver, a point, in the mean: the hardest system that is sampled at 100 points a period takes 6
+FAR = 1000.0  # times the largest state of the short series: there an orbit has left its attractor
 DELAY_COLUMNS = 10  # x(t - j tau / 9), j = 0..9: how the literature's collection shows a delay equation
 
 
@@ -55,7 +57,10 @@ class Made:
 
 
 def generate(name: str, recipe: Recipe) -> Made:
-    """All series of a system, by name or .toml file. Raises DataError if it can't be integrated or fails its check."""
+    """All series of a system, by name or .toml file. Raises DataError if it can't be integrated or fails its check.
+
+    A system whose long series can't be made (its chaos ends, or the solver gets stuck) has none; the fact `no_long` says why.
+    """
     record = system(Path(name) if name.endswith(".toml") else name)
     dt = sampling(record, recipe.per_period)
     counts = recipe.points + recipe.gap + recipe.validation if recipe.validation else recipe.points
@@ -76,9 +81,12 @@ def generate(name: str, recipe: Recipe) -> Made:
     if recipe.validation:
         arrays["validation"] = states[recipe.points + recipe.gap :]
     if recipe.long:
-        both = long_series(name, record, dt, 2 * recipe.long + recipe.gap)
-        arrays["long_train"] = both[: recipe.long].astype(np.float32)
-        arrays["long_test"] = both[recipe.long + recipe.gap :].astype(np.float32)
+        try:
+            both = long_series(name, record, dt, 2 * recipe.long + recipe.gap, arrays["series"], facts["solver"])
+            arrays["long_train"] = both[: recipe.long].astype(np.float32)
+            arrays["long_test"] = both[recipe.long + recipe.gap :].astype(np.float32)
+        except DataError as error:  # the short series are good all the same
+            facts["no_long"] = str(error)
     for label, values in arrays.items():
         if not np.all(np.isfinite(values)):
             raise DataError(f"{record.name}: the {label} did not stay finite; the system diverges from its start.")
@@ -174,21 +182,32 @@ def check(record: SystemRecord, states: np.ndarray, dt: float, recipe: Recipe, m
     return float(times[-1]), float(np.max(error))
 
 
-def long_series(name: str, record: SystemRecord, dt: float, points: int) -> np.ndarray:
-    """A long series of the system, (points, M), by the compiled solver of its kind."""
+def long_series(name: str, record: SystemRecord, dt: float, points: int, known: np.ndarray, solver: str) -> np.ndarray:
+    """A long series of the system, (points, M), by the compiled solver of its kind; LSODA if the `known` short series (T, M) needed it.
+
+    Raises DataError if the orbit leaves the known states by a thousand times their size, or needs more than LONG_STEPS steps a point.
+    """
     if record.kind == "map":
         return _orbit(record, points)
     if record.kind == "delay":
         return _delay_series(name, record, dt, points)[0]
+    if solver == "LSODA":
+        return trajectory(record, record.start, dt, points, 1e-9)[0]
     from dynsys.integrate import solve
+    from dynsys.status import Status
     from dynsys.systems import SystemFlow
 
     flow = SystemFlow(parameters=record.parameters, record=record)  # pyright: ignore[reportCallIssue]
     times = np.arange(points) * dt
-    solved = solve(flow, record.start, times, solver="dopri8", rtol=1e-9, atol=1e-9, max_steps=200 * points)
+    # a clock among the states goes on for ever: it must fit into the bound
+    bound = FAR * float(np.abs(known).max()) + float(times[-1])
+    solved = solve(flow, record.start, times, solver="dopri8", rtol=1e-9, atol=1e-9, max_steps=LONG_STEPS * points, bound=bound)
+    states = np.asarray(solved.states)
     if solved.ok:
-        return np.asarray(solved.states)
-    return trajectory(record, record.start, dt, points, 1e-9)[0]
+        return states
+    reached = int(np.argmin(np.isfinite(states).all(axis=1)))
+    why = "left the attractor" if solved.status is Status.DIVERGED else f"needed more than {LONG_STEPS} steps a point"
+    raise DataError(f"{record.name}: no long series: after {reached} points of {points} the orbit {why}")
 
 
 def _orbit(record: SystemRecord, points: int) -> np.ndarray:

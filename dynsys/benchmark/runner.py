@@ -96,9 +96,9 @@ def benchmark(
         dataset = prepared(folder, data, chosen, {key[1] for key in missing}, jobs, building)
         lost, missing = _without_data(missing, dataset)
         done = len(keys) - ran
-        for protocol, system, entry, seed in lost:
+        for (protocol, system, entry, seed), reason in lost:
             done += 1
-            row = Row(protocol.name, label_of(system), entry.label, seed, "failed", f"{dataset.path.name} has no series of this system")
+            row = Row(protocol.name, label_of(system), entry.label, seed, "failed", reason)
             store.add(row)
             failed += 1
             if progress is not None:
@@ -164,9 +164,12 @@ def prepared(
     return Dataset(built.path)
 
 
-def _without_data(keys: list[Any], dataset: Dataset) -> tuple[list[Any], list[Any]]:
-    there = {name: name in dataset.systems for name in {label_of(key[1]) for key in keys}}
-    return [key for key in keys if not there[label_of(key[1])]], [key for key in keys if there[label_of(key[1])]]
+def _without_data(keys: list[Any], dataset: Dataset) -> tuple[list[tuple[Any, str]], list[Any]]:
+    """The keys whose system the data set can't serve, with the reason, and the others."""
+    asked = {(label_of(key[1]), key[0].keys) for key in keys}
+    reasons = {pair: dataset.lacking(*pair) for pair in asked}
+    found = [(key, reasons[label_of(key[1]), key[0].keys]) for key in keys]
+    return [(key, reason) for key, reason in found if reason], [key for key, reason in found if not reason]
 
 
 def _tasks(keys: list[tuple[Protocol, str, Entry, int]], dataset: Dataset) -> Iterator[tuple[Any, Callable[[], tuple[Task]]]]:

@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from dynsys_datasets.errors import DynsysError
@@ -22,6 +23,9 @@ ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+
+
+LARGEST = 2 * 2**30  # bytes: a worker that holds more after a task is replaced, since every compiled program stays in its memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +54,14 @@ def work(
     jobs: int,
     timeout: float | None = None,
     attempts: int = 2,
+    environment: Mapping[str, str] | None = None,
+    largest: int = LARGEST,
 ) -> Iterator[Outcome]:
     """Run function(*arguments) for every task (label, arguments) in `jobs` processes; outcomes come as they are ready.
 
     function: of a module's top level. arguments: a tuple, or a function that makes it when the task is begun. timeout: seconds
     after which a task is stopped and its process replaced. attempts: how often a task is begun whose process dies under it.
+    environment: variables that the workers see besides ONE_THREAD. largest: bytes of memory that a worker may hold after a task.
     Leaving the loop early stops all workers.
     """
     waiting: Iterator[Any] = iter(tasks)
@@ -69,7 +76,7 @@ def work(
                     break
                 idle = next((worker for worker in workers if worker.task is None), None)
                 if idle is None:
-                    idle = _start(function)
+                    idle = _start(function, largest, environment or {})
                     workers.append(idle)
                 label, arguments = task
                 begun[label] = begun.get(label, 0) + 1
@@ -86,9 +93,12 @@ def work(
                 seconds = time.monotonic() - worker.since
                 if worker.pipe in ready:
                     try:
-                        value, reason = worker.pipe.recv()
-                        yield Outcome(label, value, reason, seconds, begun[label])
+                        value, reason, tired = worker.pipe.recv()
                         worker.task = None
+                        if tired:
+                            _stop(worker)
+                            workers.remove(worker)
+                        yield Outcome(label, value, reason, seconds, begun[label])
                     except (EOFError, OSError):
                         code = _stop(worker)
                         workers.remove(worker)
@@ -105,14 +115,13 @@ def work(
             _stop(worker)
 
 
-def _start(function: Callable[..., Any]) -> _Worker:
+def _start(function: Callable[..., Any], largest: int, more: Mapping[str, str]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-    kept = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(
-        {name: f"{kept[name]} {value}" if name == "XLA_FLAGS" and kept[name] else value for name, value in ONE_THREAD.items()}
-    )
+    process = context.Process(target=_serve, args=(theirs, function, largest), daemon=True)
+    wanted = {**ONE_THREAD, **more}
+    kept = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: f"{kept[name]} {value}" if name == "XLA_FLAGS" and kept[name] else value for name, value in wanted.items()})
     try:
         process.start()
     finally:
@@ -136,8 +145,8 @@ def _stop(worker: _Worker) -> int | None:
     return worker.process.exitcode
 
 
-def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
-    """The loop of a worker: arguments in, (value, None) or (None, reason) out, until the pipe ends."""
+def _serve(pipe: Connection, function: Callable[..., Any], largest: int) -> None:
+    """The loop of a worker: arguments in, (value, None or the reason why there is none, whether it wants to be replaced) out."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -149,7 +158,14 @@ def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
                 answer = function(*arguments), None
             except Exception as error:
                 answer = None, one_line(error)
-            pipe.send(answer)
+            pipe.send((*answer, _resident() > largest))
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds (Linux; elsewhere 0)."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _die_with_parent() -> None:

@@ -1,6 +1,8 @@
 """The data set: right numbers, the same for any number of workers, complete after any kill, and a reason for what can't be made."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,3 +155,41 @@ def test_long_series_continue_the_system(tmp_path):
     made = generate("Lorenz", Recipe(points=300, validation=0, long=20_000))
     assert made.arrays["long_train"].shape == made.arrays["long_test"].shape == (20_000, 3)
     assert made.arrays["long_train"].mean(axis=0)[2] == pytest.approx(23.56, abs=0.3)
+
+
+GROWING = """
+name = "Growing"
+kind = "flow"
+source = "A spiral out of the origin: every period makes it exp(0.01 * 2 pi) times larger."
+about = "It leaves any bound, but slowly."
+state = ["x", "y"]
+[equations]
+x = "0.01*x - y"
+y = "x + 0.01*y"
+[start]
+x = 1
+y = 0
+[time]
+dt = 0.0628
+period = 6.2832
+"""
+
+
+def test_a_system_that_leaves_its_attractor_keeps_its_short_series_and_says_why_there_is_no_long_one(tmp_path):
+    path = tmp_path / "growing.toml"
+    path.write_text(GROWING)
+    made = generate(str(path), Recipe(points=300, validation=0, long=20_000))
+    assert set(made.arrays) == {"series"}
+    # 1000 times the size at t = 3 periods, plus the length of the run, is passed after 137 to 141 periods of 100 points
+    reached = int(re.search(r"after (\d+) points of 40300 the orbit left the attractor", made.facts["no_long"])[1])
+    size = math.exp(0.01 * 0.062832 * 300)
+    assert reached == pytest.approx(
+        math.log(1000 * size + 0.062832 * 40300) / 0.01 / 0.062832, rel=0.03
+    )  # the bound is seen at the end of a step
+
+    built = build(tmp_path / "data.h5", systems=[str(path)], recipe=Recipe(points=300, validation=0, long=20_000), jobs=1)
+    data = Dataset(built.path)
+    assert data.lacking("Growing", ("series",)) == ""
+    assert "left the attractor" in data.lacking("Growing", ("long_train", "long_test"))
+    with pytest.raises(DataError, match="left the attractor"):
+        data.series("Growing", ("long_train",))

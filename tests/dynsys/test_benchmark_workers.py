@@ -35,6 +35,21 @@ def test_a_process_that_dies_is_replaced_and_its_task_tried_again(tmp_path):
     assert found["other"].value == b"here\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not tell the memory of a process")
+def test_a_worker_that_holds_too_much_memory_is_replaced():
+    def workers(**limit):
+        return [outcome.value for outcome in work(os.getpid, [(n, ()) for n in range(4)], jobs=1, **limit)]
+
+    assert len(set(workers(largest=1))) == 4  # every process holds more than a byte
+    assert len(set(workers())) == 1
+
+
+def test_workers_see_the_variables_they_are_given_and_the_parent_does_not():
+    (outcome,) = work(os.getenv, [("name", ("DYNSYS_TEST_VARIABLE",))], jobs=1, environment={"DYNSYS_TEST_VARIABLE": "here"})
+    assert outcome.value == "here"
+    assert "DYNSYS_TEST_VARIABLE" not in os.environ
+
+
 def test_a_task_that_always_kills_its_process_is_given_up():
     (outcome,) = work(os._exit, [("dies", (3,))], jobs=1, attempts=2)
     assert outcome.value is None
