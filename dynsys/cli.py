@@ -1,4 +1,4 @@
-"""The command line: fit, evaluate, forecast, simulate, report, list; benchmark, leaderboard and dataset build from `commands`.
+"""The command line: fit, evaluate, forecast, simulate, report, list; scan, benchmark, leaderboard, show and dataset build from `commands`.
 
 Heavy imports stand inside the commands, so that `dynsys --help` answers at once.
 """
@@ -12,7 +12,21 @@ from typing import Annotated, Any
 
 import typer
 
-from dynsys import commands
+from dynsys import commands, structure_commands
+from dynsys.commands import (
+    Columns,
+    Dataset,
+    Dt,
+    Episode,
+    Inputs,
+    Missing,
+    MissingOption,
+    Quiet,
+    Time,
+    TimeUnit,
+    number as _number,
+    read_recording as _read,
+)
 from dynsys_datasets.errors import DynsysError, InvalidValue, MissingExtra
 
 app = typer.Typer(
@@ -37,23 +51,7 @@ class Kind(StrEnum):
     protocols = "protocols"
 
 
-class Missing(StrEnum):
-    """What to do with cells that hold no number."""
-
-    error = "error"
-    interpolate = "interpolate"
-    drop = "drop"
-
-
-Columns = Annotated[str | None, typer.Option(help="Observed columns: names or numbers, separated by commas. Default: all.")]
-Inputs = Annotated[str | None, typer.Option(help="Columns that are external inputs, separated by commas.")]
-Time = Annotated[str | None, typer.Option(help="The time column. Default: found by its name; 'none': there is none.")]
-Episode = Annotated[str | None, typer.Option(help="The column that numbers the trajectories. Default: found by its name; 'none'.")]
-Dataset = Annotated[str | None, typer.Option(help="Which array or group of a file that holds several.")]
-MissingOption = Annotated[Missing, typer.Option("--missing", help="Cells without a number: stop, interpolate in time, or drop the rows.")]
-Dt = Annotated[float | None, typer.Option(help="Sampling interval, if the file does not tell it.")]
-TimeUnit = Annotated[str | None, typer.Option(help="The unit of time, such as s, if the file does not tell it.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+NoStructure = Annotated[bool, typer.Option("--no-structure", help="Leave regions, fixed points and exponents out of the report.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -84,6 +82,7 @@ def fit(
     time_unit: TimeUnit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in a folder that holds another run.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
+    no_structure: NoStructure = False,
     quiet: Quiet = False,
 ) -> None:
     """Reconstruct the dynamical system behind a recording.
@@ -118,7 +117,11 @@ def fit(
         from dynsys.report.build import write_report
 
         try:
-            console.print(f"report: {write_report(found, out / 'report.html', command=_command())}", highlight=False, soft_wrap=True)
+            console.print(
+                f"report: {write_report(found, out / 'report.html', command=_command(), structure=not no_structure)}",
+                highlight=False,
+                soft_wrap=True,
+            )
         except MissingExtra as error:  # the model is made and stored; a missing picture is no failure
             console.print(f"no report: {error}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True)
@@ -252,6 +255,7 @@ def report(
     dataset: Dataset = None,
     missing: MissingOption = Missing.error,
     dt: Dt = None,
+    no_structure: NoStructure = False,
 ) -> None:
     """Write the report of a model against any recording: one HTML page that needs no network."""
     from dynsys.reconstruct import load
@@ -262,7 +266,7 @@ def report(
     target = out or (run if run.is_dir() else run.parent) / "report.html"
     if target.suffix.lower() not in (".html", ".htm"):
         raise InvalidValue(f"--out {target}: the report is an HTML page; give a name that ends in .html.")
-    print(f"report: {write_report(found, target, command=_command(), series=series)}")
+    print(f"report: {write_report(found, target, command=_command(), series=series, structure=not no_structure)}")
 
 
 @app.command("list")
@@ -292,7 +296,10 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 
 app.command()(commands.benchmark)
 app.command()(commands.leaderboard)
+app.command()(commands.scan)
 app.command()(commands.show)
+app.command()(structure_commands.structure)
+app.command()(structure_commands.figures)
 app.add_typer(commands.dataset)
 
 
@@ -332,28 +339,6 @@ def _command() -> str:
     return shlex.join(["dynsys", *sys.argv[1:]])
 
 
-def _read(file: str, **about: Any) -> Any:
-    """A recording from a file, or a sample by 'sample:NAME'."""
-    if file.startswith("sample:"):
-        from dynsys_datasets.samples import load_sample
-
-        sample, columns = load_sample(file.removeprefix("sample:")), about.pop("columns", None)
-        given = [name for name, value in about.items() if value not in (None, "error")]
-        if given:
-            raise InvalidValue(f"{file}: samples are read as they are; leave out --{given[0]}.")
-        return sample if columns is None else sample.select(_columns(columns))
-    from dynsys_datasets.series import read_series
-
-    for name in ("columns", "inputs"):
-        if isinstance(about.get(name), str):
-            about[name] = _columns(about[name])
-    for name in ("time", "episode"):
-        if about.get(name) is not None:
-            about[name] = False if about[name] == "none" else _number(about[name])
-    given = {name: value for name, value in about.items() if value is not None}
-    return read_series(file, **given)
-
-
 def _keep(out: Path, *inputs: str | None) -> None:
     """Refuse, before the work begins, to write over what was read, or where nothing can be written."""
     from dynsys_datasets.series import check_writable
@@ -368,14 +353,6 @@ def _own(found: Any) -> list[str] | None:
     """The columns that a model was trained on, unless they have no names of their own."""
     names = list(found.preparation.names)
     return None if all(name == f"x{i}" for i, name in enumerate(names)) else names
-
-
-def _columns(names: str | list[str]) -> list[str | int]:
-    return [_number(part.strip()) for part in names.split(",")] if isinstance(names, str) else [*names]
-
-
-def _number(text: str) -> str | int:
-    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _parameter(assignment: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands that compare models on known systems: `dynsys benchmark`, `dynsys leaderboard`, `dynsys dataset build`, `dynsys show`.
+"""The commands beyond one model: `dynsys scan`, `benchmark`, `leaderboard`, `dataset build`, `show`; and how a command reads a recording.
 
 `dynsys.cli` adds them to its own. Heavy imports stand inside the commands.
 """
@@ -6,15 +6,34 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dynsys_datasets.errors import DataError, UnknownName
+from dynsys_datasets.errors import DataError, InvalidValue, UnknownName
 
 dataset = typer.Typer(name="dataset", help="The series of all systems in one file.", no_args_is_help=True, add_completion=False)
 
+
+class Missing(StrEnum):
+    """What to do with cells that hold no number."""
+
+    error = "error"
+    interpolate = "interpolate"
+    drop = "drop"
+
+
+Columns = Annotated[str | None, typer.Option(help="Observed columns: names or numbers, separated by commas. Default: all.")]
+Inputs = Annotated[str | None, typer.Option(help="Columns that are external inputs, separated by commas.")]
+Time = Annotated[str | None, typer.Option(help="The time column. Default: found by its name; 'none': there is none.")]
+Episode = Annotated[str | None, typer.Option(help="The column that numbers the trajectories. Default: found by its name; 'none'.")]
+Dataset = Annotated[str | None, typer.Option(help="Which array or group of a file that holds several.")]
+MissingOption = Annotated[Missing, typer.Option("--missing", help="Cells without a number: stop, interpolate in time, or drop the rows.")]
+Dt = Annotated[float | None, typer.Option(help="Sampling interval, if the file does not tell it.")]
+TimeUnit = Annotated[str | None, typer.Option(help="The unit of time, such as s, if the file does not tell it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Systems = Annotated[str | None, typer.Option(help="Names, .toml files or collections (chaos, non-polynomial, maps), by commas.")]
 Jobs = Annotated[int | None, typer.Option(help="Processes at once. Default: one a core.")]
 
@@ -100,6 +119,51 @@ def leaderboard(
         console.print(f"page: {path}", highlight=False, soft_wrap=True)
 
 
+def scan(
+    what: Annotated[str, typer.Argument(help="What is scanned: P, the number of rectified units of an AL-RNN.")],
+    file: Annotated[str, typer.Argument(help="The recording, as for dynsys fit.")],
+    out: Annotated[Path, typer.Option(help="The run folder; a scan that was stopped goes on there.")],
+    values: Annotated[str, typer.Option(help="The values, by commas.")] = "0,1,2,3,5,10",
+    seeds: Annotated[int, typer.Option(help="Models of each value; the best is kept.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Training updates.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A settings file, such as the config.toml of another run.")] = None,
+    set: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: --set training.window=50. Repeatable.")] = None,
+    columns: Columns = None,
+    inputs: Inputs = None,
+    time: Time = None,
+    episode: Episode = None,
+    dataset: Dataset = None,
+    missing: MissingOption = Missing.error,
+    dt: Dt = None,
+    time_unit: TimeUnit = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in a folder that holds another scan.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find how many rectified units a recording needs: train models of every P and seed together, and find the knee of the score.
+
+    Writes scan.json, and for every P the run folder of its best seed: P-00, P-01, ...
+    """
+    from dynsys.config import read_config
+    from dynsys.progress import TrainingProgress
+    from dynsys.reconstruct import FitSettings
+    from dynsys.reconstruct.scan import SCANNED, scan_relu
+
+    if what not in SCANNED:
+        raise UnknownName("quantity to scan", what, SCANNED)
+    console = _console(quiet)
+    about = {"columns": columns, "inputs": inputs, "time": time, "episode": episode, "dataset": dataset, "missing": missing, "dt": dt}
+    series = read_recording(file, **about)
+    series = series if time_unit is None else series.replace(time_unit=time_unit)
+    known = {"seeds": seeds, "steps": steps, "settings": None if config is None else read_config(FitSettings, config)}
+    console.print(f"{series}", highlight=False, markup=False)
+    with _stopped("scan"), TrainingProgress(console) as progress:
+        found = scan_relu(
+            series, values=_whole_numbers(values), **known, set=set or [], out=out, overwrite=overwrite, progress=progress.update
+        )
+    _print_scan(console, found)
+    console.print(f"run folder: {out}", highlight=False, soft_wrap=True)
+
+
 def show(
     system: Annotated[str, typer.Argument(help="A system of the database, or a .toml file.")],
     latex: Annotated[bool, typer.Option("--latex", help="Print only the equations, as LaTeX.")] = False,
@@ -158,6 +222,58 @@ def build(
     console.print(f"{built.path}: {words}", highlight=False, soft_wrap=True)
     if built.failed:
         raise typer.Exit(1)
+
+
+def read_recording(file: str, **about: Any) -> Any:
+    """A recording from a file, or a sample by 'sample:NAME'."""
+    if file.startswith("sample:"):
+        from dynsys_datasets.samples import load_sample
+
+        sample, columns = load_sample(file.removeprefix("sample:")), about.pop("columns", None)
+        given = [name for name, value in about.items() if value not in (None, "error")]
+        if given:
+            raise InvalidValue(f"{file}: samples are read as they are; leave out --{given[0]}.")
+        return sample if columns is None else sample.select(columns_of(columns))
+    from dynsys_datasets.series import read_series
+
+    for name in ("columns", "inputs"):
+        if isinstance(about.get(name), str):
+            about[name] = columns_of(about[name])
+    for name in ("time", "episode"):
+        if about.get(name) is not None:
+            about[name] = False if about[name] == "none" else number(about[name])
+    given = {name: value for name, value in about.items() if value is not None}
+    return read_series(file, **given)
+
+
+def columns_of(names: str | list[str]) -> list[str | int]:
+    """The columns of a text such as 'a,2': names and numbers."""
+    return [number(part.strip()) for part in names.split(",")] if isinstance(names, str) else [*names]
+
+
+def number(text: str) -> str | int:
+    """A whole number if the text is one, else the text."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidValue(f"--values {text!r}: expected whole numbers by commas, such as 0,1,2,3,5,10.") from None
+
+
+def _print_scan(console: Any, found: Any) -> None:
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False)
+    for name in ("P", "best", "median", "seeds", "regions", "≥ 1 % of time"):
+        drawn.add_column(name, justify="left" if name == "seeds" else "right", overflow="fold")
+    for row in found.rows:
+        scores = (f"{row.best:.3g}", f"{row.median:.3g}", ", ".join(f"{score:.3g}" for score in row.scores))
+        drawn.add_row(f"{row.n_relu}{' <' * (row.n_relu == found.knee)}", *scores, str(row.regions or "diverged"), str(row.main_regions))
+    console.print(drawn)
+    console.print(found.words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_table(console: Any, found: Any) -> None:

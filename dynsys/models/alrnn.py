@@ -89,3 +89,54 @@ class ALRNN(AbstractRNN):
         """diag(A) + W D(r) and h, D = 1 for the linear units."""
         passing = jnp.concatenate([jnp.ones(self.dim - self.n_relu, dtype=bool), region])
         return jnp.diag(self.A) + self.W * passing[None, :], jnp.asarray(self.h)
+
+
+class MaskedALRNN(AbstractRNN):
+    """An AL-RNN whose rectified units are data: `rectified` (M,) marks them, so that models of every P are one program.
+
+    Of all M units' signs, `region` has those of the rectified ones; the others read False.
+    """
+
+    A: Float[Any, " M"]
+    W: Float[Any, "M M"]
+    h: Float[Any, " M"]
+    C: Float[Any, "M K"]
+    observation: AbstractObservation
+    rectified: Bool[Any, " M"]
+    forcing: ClassVar[str] = ALRNN.forcing
+
+    @classmethod
+    def of(cls, model: ALRNN) -> "MaskedALRNN":
+        """The same map with its last P units marked."""
+        rectified = jnp.arange(model.dim) >= model.dim - model.n_relu
+        return cls(model.A, model.W, model.h, model.C, model.observation, rectified)  # pyright: ignore[reportCallIssue]
+
+    def fixed(self) -> ALRNN:
+        """The same map with P as a number; the marked units must be the last ones, as `of` makes them."""
+        return ALRNN(self.A, self.W, self.h, self.C, self.observation, int(self.rectified.sum()))  # pyright: ignore[reportCallIssue]
+
+    def unit_rows(self) -> tuple[Any, ...]:
+        """W, h by rows."""
+        return self.W, self.h[:, None]
+
+    def latent(self, z: AnyState) -> AnyState:
+        """A z + W phi(z) + h."""
+        xp = array_namespace(z)
+        phi = xp.where((z > 0) | ~self.rectified, z, xp.zeros_like(z))
+        return self.A * z + matvec(self.W, phi) + self.h
+
+    def region(self, z: Float[Array, " M"]) -> Bool[Array, " R"]:
+        """Which units are rectified and active, (M,)."""
+        return (z > 0) & self.rectified
+
+    def switching(self) -> tuple[Float[Array, "R M"], Float[Array, " R"]]:
+        """The coordinate planes z_i = 0 of the rectified units; a row of zeros, which no state is beyond, for the others."""
+        return jnp.diag(jnp.asarray(self.rectified, self.A.dtype)), jnp.zeros_like(self.A)
+
+    def frozen(self, z: Float[Array, " M"], region: Bool[Array, " R"]) -> Float[Array, " M"]:
+        """A z + W D(r) z + h."""
+        return self.A * z + matvec(self.W, jnp.where(region | ~self.rectified, z, 0.0)) + self.h
+
+    def affine(self, region: Bool[Array, " R"]) -> tuple[Float[Array, "M M"], Float[Array, " M"]]:
+        """diag(A) + W D(r) and h, D = 1 for the units that are not rectified."""
+        return jnp.diag(self.A) + self.W * (region | ~self.rectified)[None, :], jnp.asarray(self.h)

@@ -18,15 +18,17 @@ CONFIG_FILE = "config.toml"
 CHECKPOINT_FILE = "checkpoint.h5"
 HISTORY_FILE = "history.csv"
 SCORES_FILE = "scores.json"
+SCAN_FILE = "scan.json"
 MARK_FILE = ".fingerprint"
-OURS = (CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE, SCORES_FILE, MODEL_FILE, MARK_FILE, "report.html")
+OURS = (CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE, SCORES_FILE, SCAN_FILE, MODEL_FILE, MARK_FILE, "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """A folder that belongs to one run, known by the fingerprint of its settings and data."""
+    """A folder that belongs to one run, known by the fingerprint of its settings and data; `result` is the file written last."""
 
     path: Path
+    result: str = MODEL_FILE
 
     def is_finished(self, mark: str, *, overwrite: bool) -> bool:
         """Whether the folder holds the end of the run with this mark; nothing is written.
@@ -40,7 +42,7 @@ class RunFolder:
                 return False
             known = self.path / MARK_FILE
             if known.exists() and known.read_bytes() == mark.encode():
-                return (self.path / MODEL_FILE).exists()
+                return (self.path / self.result).exists()
             there = [name for name in OURS if (self.path / name).exists()]
             foreign = [] if there or not self.path.is_dir() else sorted(file.name for file in self.path.iterdir())
         except OSError as error:
@@ -65,12 +67,16 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
-                for name in OURS:
-                    (self.path / name).unlink(missing_ok=True)
+                self.clear()
         except OSError as error:
             raise DataError(f"{self.path}: can't be made or emptied ({error.strerror}). Pass another --out.") from None
-        self._write(MARK_FILE, mark)
-        self._write(CONFIG_FILE, config)
+        self.write_text(MARK_FILE, mark)
+        self.write_text(CONFIG_FILE, config)
+
+    def clear(self) -> None:
+        """Remove what a run writes."""
+        for name in OURS:
+            (self.path / name).unlink(missing_ok=True)
 
     def rows(self, mark: str) -> tuple[Row, ...]:
         """The history of a finished run."""
@@ -85,13 +91,14 @@ class RunFolder:
         for row in rows:
             score = [""] * (1 + len(parts)) if row.score is None else [row.score.total, *(value for _, value in row.score.parts)]
             writer.writerow([row.seed, row.step, row.loss, row.strength, row.skipped, *score])
-        self._write(HISTORY_FILE, text.getvalue())
+        self.write_text(HISTORY_FILE, text.getvalue())
 
     def write_scores(self, scores: Sequence[Score], outcome: Outcome) -> None:
         """scores.json: every score of the test part with definition, settings and floor, and the seeds' validation scores."""
         told = {"test": [json.loads(score.to_json()) for score in scores], "training": dataclasses.asdict(outcome)}
-        self._write(SCORES_FILE, json.dumps(told, indent=2) + "\n")
+        self.write_text(SCORES_FILE, json.dumps(told, indent=2) + "\n")
 
-    def _write(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
+        """One file, whole or not at all."""
         with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")

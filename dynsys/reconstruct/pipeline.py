@@ -21,6 +21,7 @@ import dynsys
 from dynsys.config import to_toml, with_settings
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import DataError, InvalidValue
+from dynsys.metrics.score import Score
 from dynsys.precision import x64
 from dynsys.prepare.noise import suggest_noise_level
 from dynsys.prepare.preparation import Preparation, Prepared
@@ -50,6 +51,21 @@ class Parts:
     test: TimeSeries | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """What is known before the training; nothing in `settings` is open any more, `words` say what was chosen and why.
+
+    `data` is the prepared training part, `noise` the level of noise in it.
+    """
+
+    settings: FitSettings
+    words: tuple[str, ...]
+    parts: Parts
+    preparation: Preparation
+    data: Prepared
+    noise: float
+
+
 def fit(
     series: TimeSeries,
     *,
@@ -73,27 +89,13 @@ def fit(
     Raises DataError for a series that can't be used as it is, InvalidValue or UnknownName for settings that can't work. A
     training that failed is no exception: see `Reconstruction.status`.
     """
-    begun = time.perf_counter()
-    chosen = _settings(settings, model, seeds, steps, set)
-    if not isinstance(series, TimeSeries):
-        raise InvalidValue(
-            f"fit: expected a TimeSeries, got a {type(series).__name__}. Make one: TimeSeries(values, dt=...), or read_series(file)."
-        )
-    if series.n_obs > 2 * max(series.lengths):
-        raise DataError(
-            f"{series.source or 'TimeSeries'}: {series.n_obs} columns of at most {max(series.lengths)} points; it looks transposed. "
-            "Rows are points in time: TimeSeries(values.T)."
-        )
-    series.check()
-    parts = split(series, chosen)
-    preparation = Preparation.learn(parts.train, chosen.preparation)
-    data = preparation.forward(parts.train)
-    noise = suggest_noise_level(_present_columns(data, preparation))
-    chosen, words = closed_form.resolve(chosen) if closed_form.is_closed_form(chosen) else resolve(chosen, data, noise)
+    began = time.perf_counter()
+    begun = begin("fit", series, chosen_settings(settings, model, seeds, steps, set))
+    chosen, parts, preparation, data = begun.settings, begun.parts, begun.preparation, begun.data
     folder = None if out is None else RunFolder(Path(out))
     mark = fingerprint(chosen, series)
     if folder is not None and folder.is_finished(mark, overwrite=overwrite):
-        return dataclasses.replace(load(folder.path), parts=_present(parts), history=folder.rows(mark))
+        return dataclasses.replace(load(folder.path), parts=present(parts), history=folder.rows(mark))
 
     training = chosen.training
     with x64(training.precision == "float64"):
@@ -101,11 +103,11 @@ def fit(
             models = closed_form.solve(chosen, data)
             if folder is not None:
                 folder.begin(mark, to_toml(chosen), overwrite=overwrite)
-            trained = closed_form.scored(models, _scorer(chosen, preparation, parts, data, models[0].memory))
+            trained = closed_form.scored(models, make_scorer(chosen, preparation, parts, data, models[0].memory))
             skipped = (0,) * len(models)
         else:
-            trainer = _trainer(chosen, data, series)
-            scorer = _scorer(chosen, preparation, parts, data)
+            trainer = make_trainer(chosen, data, series)
+            scorer = make_scorer(chosen, preparation, parts, data)
             run = trainer.begin()
             if folder is not None:
                 folder.begin(mark, to_toml(chosen), overwrite=overwrite)
@@ -113,23 +115,23 @@ def fit(
             if checkpoint is not None and checkpoint.exists():
                 run = load_checkpoint(checkpoint, run, fingerprint=mark)
             with shown(progress) as tell:
-                _train(trainer, run, scorer, checkpoint, mark, folder, tell)
+                train(trainer, run, scorer, checkpoint, mark, folder, tell)
             trained = trainer.result(run)
             skipped = tuple(int(n) for n in np.asarray(run.state.skipped))
-        scores = _test_scores(trained, preparation, parts, training.seed)
+        scores = scores_of_test_part(trained, preparation, parts, training.seed)
     best = trained.best
     reconstruction = Reconstruction(
         model=trained.kept[best],
         last=trained.last[best],
         preparation=preparation,
         settings=chosen,
-        outcome=_outcome(trained, skipped, words, noise, time.perf_counter() - begun),
+        outcome=_outcome(trained, skipped, begun, time.perf_counter() - began),
         start=tuple(np.asarray(data.trajectories[0][: trained.kept[best].memory + 1], float).ravel().tolist()),
         units=series.units,
         source=series.source,
         notes=series.notes,
         scores=scores,
-        parts=_present(parts),
+        parts=present(parts),
         history=trained.history,
         ensemble=trained.kept,
     )
@@ -138,6 +140,26 @@ def fit(
         folder.write_scores(reconstruction.scores, reconstruction.outcome)
         reconstruction.save(folder.path / MODEL_FILE)
     return reconstruction
+
+
+def begin(who: str, series: TimeSeries, settings: FitSettings) -> Beginning:
+    """Check, split and prepare a recording, and fill in the settings. Raises as `fit`, in whose name (`who`) it speaks."""
+    if not isinstance(series, TimeSeries):
+        raise InvalidValue(
+            f"{who}: expected a TimeSeries, got a {type(series).__name__}. Make one: TimeSeries(values, dt=...), or read_series(file)."
+        )
+    if series.n_obs > 2 * max(series.lengths):
+        raise DataError(
+            f"{series.source or 'TimeSeries'}: {series.n_obs} columns of at most {max(series.lengths)} points; it looks transposed. "
+            "Rows are points in time: TimeSeries(values.T)."
+        )
+    series.check()
+    parts = split(series, settings)
+    preparation = Preparation.learn(parts.train, settings.preparation)
+    data = preparation.forward(parts.train)
+    noise = suggest_noise_level(_present_columns(data, preparation))
+    chosen, words = closed_form.resolve(settings) if closed_form.is_closed_form(settings) else resolve(settings, data, noise)
+    return Beginning(chosen, words, parts, preparation, data, noise)
 
 
 def split(series: TimeSeries, settings: FitSettings) -> Parts:
@@ -167,20 +189,23 @@ def fingerprint(settings: FitSettings, series: TimeSeries) -> str:
     return digest.hexdigest()
 
 
-def _outcome(trained: Trained, skipped: tuple[int, ...], words: tuple[str, ...], noise: float, seconds: float) -> Outcome:
+def _outcome(trained: Trained, skipped: tuple[int, ...], begun: Beginning, seconds: float) -> Outcome:
     return Outcome(
         scores=trained.scores,
         kept_at=trained.kept_at,
         status=tuple(status.value for status in trained.status),
         best=trained.best,
-        choices=words,
-        noise_level=noise,
+        choices=begun.words,
+        noise_level=begun.noise,
         seconds=seconds,
         skipped=skipped,
     )
 
 
-def _settings(settings: FitSettings | None, model: str | None, seeds: int | None, steps: int | None, changes: Sequence[str]) -> FitSettings:
+def chosen_settings(
+    settings: FitSettings | None, model: str | None, seeds: int | None, steps: int | None, changes: Sequence[str]
+) -> FitSettings:
+    """The settings that the arguments of `fit` ask for. Raises InvalidValue or UnknownName for what can't be."""
     chosen = FitSettings() if settings is None else settings
     if isinstance(changes, str):
         raise InvalidValue(f"fit: set must be a list of texts such as ['model.dim=20'], got the text {changes!r}.")
@@ -188,11 +213,23 @@ def _settings(settings: FitSettings | None, model: str | None, seeds: int | None
     return with_settings(chosen, [*(f"{name}={value}" for name, value in short if value is not None), *changes])
 
 
-def _trainer(settings: FitSettings, data: Prepared, series: TimeSeries) -> Trainer:
-    training = settings.training
+def untrained(settings: FitSettings, data: Prepared) -> tuple[AbstractMap, ...]:
+    """The models of all seeds before their training."""
     n_inputs = 0 if data.inputs is None else data.inputs[0].shape[1]
-    models = make_models(settings, n_obs=data.trajectories[0].shape[1], n_inputs=n_inputs)
-    size = sum(x.shape[0] for x in data.trajectories) * (data.trajectories[0].shape[1] + n_inputs)
+    return make_models(settings, n_obs=data.trajectories[0].shape[1], n_inputs=n_inputs)
+
+
+def make_trainer(
+    settings: FitSettings,
+    data: Prepared,
+    series: TimeSeries,
+    models: tuple[AbstractMap, ...] | None = None,
+    streams: Sequence[int] | None = None,
+) -> Trainer:
+    """The trainer of the settings, for other models and streams of random numbers than those of the seeds if given."""
+    training = settings.training
+    models = untrained(settings, data) if models is None else models
+    size = sum(x.shape[0] for x in data.trajectories) * (models[0].n_obs + models[0].n_inputs)
     about = {"length": training.window, "dtype": training.precision}
     if series.is_lazy and size > training.resident:
         windows = Streamed(data.trajectories, data.inputs, seed=training.seed, resident=training.resident, **about)
@@ -214,11 +251,13 @@ def _trainer(settings: FitSettings, data: Prepared, series: TimeSeries) -> Train
         optimizer=make_optimizer(training),
         loss=Loss(l2=training.l2, manifold=training.manifold, manifold_share=training.manifold_share),
         plan=plan,
+        streams=streams,
         key=jr.fold_in(jr.key(training.seed), 2),
     )
 
 
-def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data: Prepared, memory: int = 0) -> FreeRunScorer:
+def make_scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data: Prepared, memory: int = 0) -> FreeRunScorer:
+    """What scores free runs against the training and validation parts."""
     trajectories, inputs = list(data.trajectories), None if data.inputs is None else list(data.inputs)
     if parts.validation is not None and min(parts.validation.lengths) >= preparation.history:
         more = preparation.forward(parts.validation)
@@ -238,7 +277,7 @@ def _scorer(settings: FitSettings, preparation: Preparation, parts: Parts, data:
     )
 
 
-def _train(
+def train(
     trainer: Trainer,
     run: Run,
     scorer: Callable[[AbstractMap], Scored],
@@ -247,6 +286,7 @@ def _train(
     folder: RunFolder | None,
     tell: Callable[[Progress], None],
 ) -> None:
+    """Go on with a run to its end, with checkpoints and history on disk; Ctrl-C leaves the last whole chunk there."""
     saved = time.perf_counter()
     whole = _snapshot(run)
 
@@ -278,7 +318,8 @@ def _present_columns(data: Prepared, preparation: Preparation) -> TimeSeries:
     return TimeSeries([np.asarray(x[:100_000], float)[:, : preparation.n_obs] for x in data.trajectories], dt=data.dt)
 
 
-def _test_scores(trained: Trained, preparation: Preparation, parts: Parts, seed: int):
+def scores_of_test_part(trained: Trained, preparation: Preparation, parts: Parts, seed: int) -> tuple[Score, ...]:
+    """The scores of the best model on the test part; none if there is no such part."""
     if parts.test is None:
         return ()
     try:
@@ -288,5 +329,6 @@ def _test_scores(trained: Trained, preparation: Preparation, parts: Parts, seed:
         return ()
 
 
-def _present(parts: Parts) -> tuple[TimeSeries, ...]:
+def present(parts: Parts) -> tuple[TimeSeries, ...]:
+    """The parts that there are."""
     return tuple(part for part in (parts.train, parts.validation, parts.test) if part is not None)

@@ -5,11 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import dynsys
+from dynsys.analysis.arrays import as_float
+from dynsys.analysis.comparison import LONGEST
+from dynsys.analysis.structure import Structure, structure
 from dynsys.config import from_toml, to_toml
-from dynsys.dynamics import AbstractMap
+from dynsys.dynamics import AbstractMap, warm_up
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.models.store import read_model, read_text, write_model, write_text
@@ -19,6 +23,7 @@ from dynsys.reconstruct.evaluation import evaluate, lead_of, run_from
 from dynsys.reconstruct.settings import FitSettings
 from dynsys.status import Status
 from dynsys.train.trainer import Row
+from dynsys_datasets.catalogue import names
 from dynsys_datasets.files import replacing
 from dynsys_datasets.series import TimeSeries
 
@@ -122,6 +127,32 @@ class Reconstruction:
         _check_series("evaluate", series)
         with x64(self.settings.training.precision == "float64"):
             return evaluate(self.model, self.preparation, self.preparation.forward(series), **settings)
+
+    def structure(self, series: TimeSeries | None = None, *, system: str | None = None, **settings: Any) -> Structure:
+        """Regions, symbols, fixed points, cycles, exponents and dimensions of the model, with positions in the user's units.
+
+        series: a recording to compare with (default: the training part, after `fit`). system: the true system, by name (default: the
+        source of the recording, if it is a system of the database as it stands there). Other keywords as in
+        `dynsys.analysis.structure.structure`. A model with inputs is read without them, and not compared with data.
+        """
+        known = self.source in names() and not any("parameters changed" in note for note in self.notes)
+        given = series if series is not None else self.parts[0] if self.parts else None
+        data = None
+        if given is not None and not self.model.n_inputs:
+            trajectories = self.preparation.forward(given).trajectories
+            data = np.asarray(max(trajectories, key=len)[:LONGEST], float)
+        with x64():
+            start = warm_up(as_float(self.model), jnp.asarray(np.reshape(self.start, (-1, self.preparation.n_prepared))))
+        return structure(
+            self.model,
+            np.asarray(start),
+            dt=self.dt,
+            data=data,
+            system=self.source if system is None and known else system,
+            columns=self.preparation.names,
+            outward=self.preparation.backward,
+            **settings,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write a model file (HDF5, atomic), from which `dynsys.load` makes an equal reconstruction."""

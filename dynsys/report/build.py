@@ -16,19 +16,25 @@ from scipy.stats import wasserstein_distance
 
 import dynsys
 from dynsys.analysis.spectrum import power_spectrum
+from dynsys.analysis.structure import Structure, digest_of
+from dynsys.analysis.structure_file import STRUCTURE_FILE, read_structure
 from dynsys.config import to_toml
-from dynsys.errors import InvalidValue
+from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.prepare.preparation import Prepared
 from dynsys.reconstruct import Reconstruction
 from dynsys.reconstruct.evaluation import run_from
 from dynsys.report import page
 from dynsys.report.content import Histogram, History, ReportContent, Spectrum
+from dynsys.report.structure_basins import basin_map
+from dynsys.report.structure_view import Naming
 from dynsys_datasets.series import TimeSeries
 
 Events = Callable[[np.ndarray, float], Sequence[tuple[str, str | None, np.ndarray]]]
 LONGEST = 100_000  # points of the free run
 OVERLAY = 600  # points of the overlay
+FEW_STARTS = 2000  # of the search for cycles
+COARSE = (60, 45)  # points of the basin picture
 
 
 def write_report(
@@ -40,17 +46,24 @@ def write_report(
     events: Events | None = None,
     points: int | None = None,
     series: TimeSeries | None = None,
+    structure: Structure | bool = True,
 ) -> Path:
     """Write report.html of a reconstruction that still has its data (`found.parts`), or against a series; returns the path.
 
     events: a function of (values (T, N), dt) that lists (name, unit, values) of what happens in a series, such as beat
     intervals; their histograms are compared. points: length of the free run that events are counted in (default: that of the
-    part shown, at most 100,000).
+    part shown, at most 100,000). structure: what was read off the model; True takes structure.json beside the page if it is of this
+    model, or computes it with few starts, which takes seconds; False leaves it out.
     Raises InvalidValue if the reconstruction has no data, MissingExtra (extra 'report') without plotly or matplotlib.
     """
     if series is not None:
         found = dataclasses.replace(found, scores=found.evaluate(series), parts=(series,))
-    return page.write_report(content_of(found, title=title, command=command, events=events, points=points), path)
+    content = content_of(found, title=title, command=command, events=events, points=points)
+    read = _structure(found, Path(path).parent) if structure is True else structure or None
+    if read is not None:
+        naming = Naming(content.names, content.units, content.time_unit, content.delay)
+        content = dataclasses.replace(content, structure=read, basins=basin_map(found, read, naming, resolution=COARSE)[0])
+    return page.write_report(content, path)
 
 
 def content_of(
@@ -103,6 +116,15 @@ def content_of(
         delay=preparation.delay if preparation.dimension > 1 else None,
         part=part,
     )
+
+
+def _structure(found: Reconstruction, folder: Path) -> Structure:
+    """What is known of this very model in the folder of the page, or a smaller search now."""
+    try:
+        known = read_structure(folder / STRUCTURE_FILE)
+    except DataError:  # there is none, or it is damaged
+        known = None
+    return known if known is not None and known.digest == digest_of(found.model) else found.structure(starts=FEW_STARTS)
 
 
 def _shown(found: Reconstruction) -> tuple[str, Prepared]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dynsys.analysis.structure import Structure
 from dynsys.errors import InvalidValue
 from dynsys.metrics.score import Score
 
@@ -74,6 +75,28 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BasinMap:
+    """Where starts on a plane through a state of the attractor go: labels (ny, nx); -1 leaves all bounds, -2 is not decided.
+
+    x (nx,), y (ny,): two observed variables in the user's units. names: of the attractors. marks (m, 2): the stable fixed points
+    and cycles, trace (t, 2): the free run, both projected on the plane. Raises InvalidValue if shapes do not fit together.
+    """
+
+    labels: np.ndarray  # (ny, nx)
+    x: np.ndarray  # (nx,)
+    y: np.ndarray  # (ny,)
+    xlabel: str
+    ylabel: str
+    names: tuple[str, ...]
+    marks: np.ndarray  # (m, 2)
+    trace: np.ndarray  # (t, 2)
+    note: str = ""
+
+    def __post_init__(self):
+        _want_shape("BasinMap", "labels", self.labels, (len(self.y), len(self.x)), "one label a point of the grid")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContent:
     """Everything that the report shows.
 
@@ -108,6 +131,8 @@ class ReportContent:
     seconds: float | None = None
     delay: int | None = None  # samples; for delay coordinates of a single variable, chosen from `true` if None
     part: str = "test"  # the part of the recording that `true` is
+    structure: Structure | None = None  # regions, fixed points, cycles and exponents of the model
+    basins: BasinMap | None = None
 
     def __post_init__(self):
         n = len(self.names)

@@ -3,17 +3,31 @@
     static_figures(content, folder) -> attractor, overlay, spectra, history, histograms
     hero(content, path)             -> one wide picture of true and reconstructed attractor over the time series
 
-Colours are Okabe and Ito's blue and vermillion, which all readers can tell apart (jfly.uni-koeln.de/color, 2008).
+Colours and style are those of dynsys.report.canvas.
 """
 
-import io
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dynsys.errors import InvalidValue, require
+from dynsys.errors import InvalidValue
+from dynsys.report.canvas import (
+    BLUE,
+    FORMATS,
+    GREY,
+    INK,
+    ORANGE,
+    STYLE,
+    canvas,
+    encoded,
+    few_colours,
+    load_matplotlib,
+    margins,
+    safe,
+    write,
+)
 from dynsys.report.content import ReportContent, number
 from dynsys.report.interactive import MADE, TRUE, log_axis, log_worthy, steps_of
 from dynsys.report.views import (
@@ -28,31 +42,6 @@ from dynsys.report.views import (
     thin_series,
     with_unit,
 )
-from dynsys_datasets.files import replacing
-
-BLUE, ORANGE, INK, GREY = "#0072B2", "#D55E00", "#22262b", "#9aa3ad"
-FORMATS = ("png", "pdf", "svg")
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "grid.color": "#e3e6ea",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "text.color": INK,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "agg.path.chunksize": 10_000,
-    "path.simplify": True,
-}
 
 
 def static_figures(content: ReportContent, folder: str | os.PathLike[str], format: str = "png") -> tuple[Path, ...]:
@@ -67,7 +56,7 @@ def static_figures(content: ReportContent, folder: str | os.PathLike[str], forma
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, data in pictures(content, format, dpi=200).items():
-        written.append(_write(folder / f"{name}.{format}", data))
+        written.append(write(folder / f"{name}.{format}", data))
     return tuple(written)
 
 
@@ -77,14 +66,14 @@ def pictures(content: ReportContent, format: str = "png", *, dpi: int = 110, sma
     small=True keeps 128 colours of a png. Raises MissingExtra if matplotlib is absent.
     """
     drawers = {"attractor": _attractor, "overlay": _overlay, "spectra": _spectra, "histograms": _histograms, "history": _history}
-    matplotlib = _matplotlib()
+    matplotlib = load_matplotlib()
     made = {}
     with matplotlib.rc_context(STYLE):
         for name, draw in drawers.items():
             figure = draw(content)
             if figure is not None:
-                data = _bytes(figure, format, dpi)
-                made[name] = _palette(data) if small and format == "png" else data
+                data = encoded(figure, format, dpi)
+                made[name] = few_colours(data) if small and format == "png" else data
     return made
 
 
@@ -96,8 +85,8 @@ def hero(content: ReportContent, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix[1:] not in FORMATS:
         raise InvalidValue(f"hero: the file must end in .png, .pdf or .svg, got {path.name!r}.")
-    with _matplotlib().rc_context(STYLE | {"font.size": 15, "axes.linewidth": 1.0}):
-        figure = _figure(16.0, 9.0)
+    with load_matplotlib().rc_context(STYLE | {"font.size": 15, "axes.linewidth": 1.0}):
+        figure = canvas(16.0, 9.0)
         figure.text(0.03, 0.945, safe(content.title), fontsize=24, fontweight="bold", va="center")
         view = project(content)
         depth = len(view.labels) == 3
@@ -111,20 +100,15 @@ def hero(content: ReportContent, path: str | os.PathLike[str]) -> Path:
         _compare(axes, content, 0, width=1.8)
         axes.set_xlabel(safe(f"time [{short(content.time_unit, 10)}]"))
         axes.set_ylabel(safe(with_unit(content.names[0], content.units)))
-        data = _bytes(figure, path.suffix[1:], 100)
+        data = encoded(figure, path.suffix[1:], 100)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _write(path, data)
-
-
-def safe(text: str) -> str:
-    """A user's text for matplotlib, which would read `$…$` as a formula."""
-    return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
+    return write(path, data)
 
 
 def _attractor(content: ReportContent) -> Any:
     view = project(content)
     depth = len(view.labels) == 3
-    figure = _figure(10.0, 4.9 if depth else 4.4)
+    figure = canvas(10.0, 4.9 if depth else 4.4)
     for i, role in enumerate(("true", "made")):
         left = 0.5 * i
         place = (left + 0.01, 0.03, 0.44, 0.88) if depth else (left + 0.07, 0.14, 0.40, 0.76)
@@ -160,7 +144,7 @@ def _cloud(figure: Any, place: tuple[float, float, float, float], view: View, ro
 def _overlay(content: ReportContent) -> Any:
     columns = panel_columns(content)
     tall = 1.15 if len(columns) > 1 else 1.9
-    figure = _figure(10.0, 1.0 + tall * len(columns) + 1.3)
+    figure = canvas(10.0, 1.0 + tall * len(columns) + 1.3)
     rows = figure.subplots(len(columns) + 1, 1, sharex=True, height_ratios=[tall] * len(columns) + [1.1])
     for axes, column in zip(rows, columns, strict=False):
         _compare(axes, content, column)
@@ -174,7 +158,7 @@ def _overlay(content: ReportContent) -> Any:
     rows[-1].set(xlabel=safe(f"time after the start of the free run [{short(content.time_unit, 10)}]"), ylabel="distance [sd]")
     for axes in rows:
         axes.yaxis.set_label_coords(-0.06, 0.5)
-    _margins(figure, top=0.32, gap=0.12)
+    margins(figure, top=0.32, gap=0.12)
     return figure
 
 
@@ -262,51 +246,9 @@ def _grid(count: int, tall: float) -> list[Any]:
     """Up to three panels a row, each row `tall` inches high."""
     across = min(count, 3)
     down = -(-count // across)
-    figure = _figure(10.0, tall * down)
+    figure = canvas(10.0, tall * down)
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.set_visible(False)
-    _margins(figure, top=0.35, gap=0.45)
+    margins(figure, top=0.35, gap=0.45)
     return list(panels[:count])
-
-
-def _margins(figure: Any, *, top: float, gap: float) -> None:
-    """Fixed margins: `top` in inches, `gap` between rows in heights of a panel. Laying out by the text takes twice as long."""
-    width, height = figure.get_size_inches()
-    figure.subplots_adjust(left=0.8 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - top / height, hspace=gap, wspace=0.25)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _bytes(figure: Any, format: str, dpi: int) -> bytes:
-    stream = io.BytesIO()
-    meta = {"Creator": "dynsys"} if format != "png" else {"Software": "dynsys"}
-    figure.savefig(stream, format=format, dpi=dpi, metadata=meta)
-    return stream.getvalue()
-
-
-def _palette(png: bytes) -> bytes:
-    """The same picture in 128 colours, about a third of the size; Pillow comes with matplotlib."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(stream, format="png", optimize=True)
-    return stream.getvalue()
-
-
-def _write(path: Path, data: bytes) -> Path:
-    """Write a file so that a reader sees the old or the whole new one: temporary file, then rename."""
-    with replacing(path) as part:
-        part.write_bytes(data)
-    return path
-
-
-def _matplotlib() -> Any:
-    return require("matplotlib", extra="report", who="dynsys.report")

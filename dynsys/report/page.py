@@ -16,6 +16,8 @@ from pathlib import Path
 from dynsys.errors import require
 from dynsys.report import figures, interactive
 from dynsys.report.content import ReportContent, number
+from dynsys.report.structure_section import structure_section
+from dynsys.report.structure_view import Naming
 from dynsys.report.tables import choices, duration, esc, event_table, score_table, settings
 from dynsys.report.views import PANELS, project
 from dynsys_datasets.files import replacing
@@ -120,10 +122,18 @@ def _sections(content: ReportContent, stills: dict[str, bytes], plots: set[str])
         ("scores", "Scores", score_table(content)),
         ("spectra", "Power spectra", figure["spectra"]),
         ("events", "Events", figure["histograms"] + event_table(content.histograms)),
+        ("structure", "Structure", _structure(content)),
         ("training", "Training", figure["history"]),
         ("choices", "What was chosen", choices(content)),
         ("settings", "Settings and origin", settings(content)),
     ]
+
+
+def _structure(content: ReportContent) -> str:
+    """What was read off the model; empty if it was not asked for."""
+    if content.structure is None:
+        return ""
+    return structure_section(content.structure, Naming(content.names, content.units, content.time_unit, content.delay), content.basins)
 
 
 def _captions(content: ReportContent, few: str) -> dict[str, str]:

@@ -34,10 +34,11 @@ def score_table(content: ReportContent) -> str:
     note += "(halves are shorter, so a perfect model may get less)."
     if wide:
         note += " Spread: the range over seeds or starts in grey, a dot for each seed where known; coloured: this model; bar: the floor."
-    return _table(head, rows) + f'<p class="meta">{note}</p>'
+    return table(head, rows) + f'<p class="meta">{note}</p>'
 
 
-def _table(head: str, rows: list[str]) -> str:
+def table(head: str, rows: list[str]) -> str:
+    """A table of ready rows that scrolls by itself where the page is narrow."""
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -83,11 +84,11 @@ def event_table(events: tuple[Histogram, ...]) -> str:
     for event in events:
         cells = [number(event.distance), *_mean_sd(event.true), *_mean_sd(event.made)]
         unit = f" [{esc(event.unit)}]" if event.unit else ""
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in map(_tidy, cells))
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in map(tidy, cells))
         rows.append(f'<tr><td class="name">{esc(event.name)}{unit}</td>{numbers}</tr>')
     heads = ("Wasserstein distance", "data: count", "mean", "sd", "reconstruction: count", "mean", "sd")
     head = '<th scope="col">event</th>' + "".join(f'<th scope="col" class="number">{text}</th>' for text in heads)
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def choices(content: ReportContent) -> str:
@@ -115,10 +116,10 @@ def _mean_sd(values: np.ndarray) -> tuple[str, str, str]:
 
 
 def _pretty(value: object) -> str:
-    return _tidy(number(value))
+    return tidy(number(value))
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Escaped, with 10^k as a raised exponent."""
     mantissa, power, exponent = text.partition("·10^")
     return esc(mantissa) + (f"·10<sup>{esc(exponent)}</sup>" if power else "")

@@ -8,7 +8,7 @@ fold_in(key, k), so a run that continues from a checkpoint repeats the uninterru
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -143,7 +143,12 @@ class Trained:
 
 
 class Trainer:
-    """Trains an ensemble of one architecture. `advance` is the compiled inner function; replace it to try another engine."""
+    """Trains an ensemble of one architecture. `advance` is the compiled inner function; replace it to try another engine.
+
+    Arrays of the models that are not floats (a mask of units) are kept as they are; they may differ from member to member.
+    streams: for every member, which stream of random numbers it draws from; by default each its own. Members of one stream
+    see the same windows.
+    """
 
     def __init__(
         self,
@@ -154,6 +159,7 @@ class Trainer:
         optimizer: optax.GradientTransformation,
         loss: Loss | None = None,
         plan: Plan | None = None,
+        streams: Sequence[int] | None = None,
         key: Array,
     ):
         self.source = windows
@@ -169,12 +175,14 @@ class Trainer:
         models = tuple(
             jax.tree.map(lambda leaf: leaf.astype(self.dtype) if eqx.is_inexact_array(leaf) else leaf, model) for model in models
         )
-        parts = [eqx.partition(model, eqx.is_inexact_array) for model in models]
+        parts = [eqx.partition(model, lambda leaf: isinstance(leaf, jax.Array | np.ndarray)) for model in models]
         if any(jax.tree.structure(static) != jax.tree.structure(parts[0][1]) for _, static in parts):
             raise InvalidValue("train: all models of an ensemble must have the same architecture; only their parameters may differ.")
         self.static = parts[0][1]
-        self.params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params for params, _ in parts])
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[arrays for arrays, _ in parts])
+        self.params, self.held = eqx.partition(stacked, eqx.is_inexact_array)
         self.seeds = len(models)
+        self.streams = jnp.arange(self.seeds) if streams is None else jnp.asarray(streams)
         self.advance = all_seeds(self._one_seed, self.seeds)
 
     def begin(self) -> Run:
@@ -187,7 +195,11 @@ class Trainer:
 
     def model(self, params: PyTree, seed: int) -> AbstractMap:
         """The model of one seed from stacked parameters."""
-        return eqx.combine(jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), params), self.static)
+        return eqx.combine(jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), params), self._static(seed))
+
+    def _static(self, seed: Any) -> PyTree:
+        """All of one seed's model but its parameters."""
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[seed], self.held), self.static)
 
     def run(self, run: Run, scorer: Callable[[AbstractMap], Scored], save: Callable[[Run], None] | None = None) -> Iterator[Progress]:
         """Go on to the end, yielding after every chunk; `run` is updated in place, `save` is called at checkpoints."""
@@ -245,14 +257,15 @@ class Trainer:
     def _one_seed(self, states: State, seed: Array, windows: Windows, key: Array, first: Array) -> tuple[State, Float[Array, ""]]:
         """One chunk of one seed, out of the states of all: its state after it and its mean loss."""
         starts = first + self.plan.block * jnp.arange(self.plan.chunk // self.plan.block)
-        state, key = jax.tree.map(lambda leaf: leaf[seed], states), jr.fold_in(key, seed)
-        state, losses = jax.lax.scan(lambda state, start: self._block(state, windows, key, start), state, starts)
+        state, key = jax.tree.map(lambda leaf: leaf[seed], states), jr.fold_in(key, self.streams[seed])
+        static = self._static(seed)
+        state, losses = jax.lax.scan(lambda state, start: self._block(state, static, windows, key, start), state, starts)
         return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
 
-    def _block(self, state: State, windows: Windows, key: Array, start: Array) -> tuple[State, Array]:
+    def _block(self, state: State, static: PyTree, windows: Windows, key: Array, start: Array) -> tuple[State, Array]:
         def growth(estimate: str) -> Array:
             xs, us = windows.draw(self.plan.batch, key=jr.fold_in(jr.fold_in(key, start), 1))  # a key of its own, apart from the updates'
-            model = eqx.combine(state.params, self.static)
+            model = eqx.combine(state.params, static)
             states = forced_run(model, self.forcing, state.strength, xs, us)[:-1]
             ts = jnp.arange(states.shape[0])
             force = jax.vmap(jax.vmap(self.forcing.apply, (None, 0, 0, None, None)), (None, 0, 0, 0, None))
@@ -262,22 +275,22 @@ class Trainer:
         strength = self.forcing.update(state.strength, growth)
         state = eqx.tree_at(lambda s: s.strength, state, strength)
         counts = start + jnp.arange(self.plan.block)
-        return jax.lax.scan(lambda state, count: self._update(state, windows, jr.fold_in(key, count)), state, counts)
+        return jax.lax.scan(lambda state, count: self._update(state, static, windows, jr.fold_in(key, count)), state, counts)
 
-    def _update(self, state: State, windows: Windows, key: Array) -> tuple[State, Array]:
+    def _update(self, state: State, static: PyTree, windows: Windows, key: Array) -> tuple[State, Array]:
         draw, noise = jr.split(key)
         xs, us = windows.draw(self.plan.batch, key=draw)
         forced_by = xs + self.plan.noise * jr.normal(noise, xs.shape, xs.dtype) if self.plan.noise else xs
 
         def objective(params: PyTree) -> Array:
-            return self.loss(eqx.combine(params, self.static), self.forcing, state.strength, xs, forced_by, us)
+            return self.loss(eqx.combine(params, static), self.forcing, state.strength, xs, forced_by, us)
 
         loss, gradient = jax.value_and_grad(objective)(state.params)
         healthy = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         changes, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
         if self.plan.bound is not None:
-            params = eqx.filter(_clamped(eqx.combine(params, self.static), self.plan.bound), eqx.is_inexact_array)
+            params = eqx.filter(_clamped(eqx.combine(params, static), self.plan.bound), eqx.is_inexact_array)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)

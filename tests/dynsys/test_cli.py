@@ -240,7 +240,7 @@ def test_ctrl_c_is_one_line_and_130(run, place, monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_train", stop)
+    monkeypatch.setattr(pipeline, "train", stop)
     code, _, err = run("fit", place / "circle.csv", "--out", tmp_path / "r", *FIT)
     assert code == 130
     assert err == "\ndynsys: stopped. The fit goes on from here when the same command is given again.\n"

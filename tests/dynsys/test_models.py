@@ -15,7 +15,6 @@ from dynsys.errors import InvalidValue
 
 from .model_cases import CASES, REGRESSED, TRAINED, astype, make
 
-
 PIECEWISE = tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), AbstractPiecewiseLinear))
 
 

@@ -246,7 +246,7 @@ def test_a_file_larger_than_what_may_be_resident_trains_from_slices(tmp_path, mo
     whole = quiet(series, "training.resident=10000", "selection.starts=2")
     assert whole.status in (Status.SUCCESS, Status.DEAD)
     before = len(reads)
-    trainer = pipeline._trainer(whole.settings, whole.preparation.forward(whole.parts[0]), series)
+    trainer = pipeline.make_trainer(whole.settings, whole.preparation.forward(whole.parts[0]), series)
     del reads[:]
     trainer.source.windows(3)
     assert before > 0

@@ -136,7 +136,7 @@ def trainers():
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch, trainers):
-    make = pipeline._trainer
+    make = pipeline.make_trainer
 
     def remembered(settings, data, series):
         key = (settings, data.trajectories[0].tobytes())
@@ -144,7 +144,7 @@ def compiled_once(monkeypatch, trainers):
             trainers[key] = make(settings, data, series)
         return trainers[key]
 
-    monkeypatch.setattr(pipeline, "_trainer", remembered)
+    monkeypatch.setattr(pipeline, "make_trainer", remembered)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_ctrl_c_keeps_the_last_whole_chunk(fit, whole, tmp_path, monkeypatch, wh
             raise KeyboardInterrupt
 
     changes = ["training.checkpoints=1"] if where == "after a chunk" else []
-    make, calls = pipeline._scorer, iter(range(100))
+    make, calls = pipeline.make_scorer, iter(range(100))
 
     def interrupted(*arguments):
         scorer = make(*arguments)
@@ -203,7 +203,7 @@ def test_ctrl_c_keeps_the_last_whole_chunk(fit, whole, tmp_path, monkeypatch, wh
 
     with monkeypatch.context() as patch:
         if where == "while scoring":
-            patch.setattr(pipeline, "_scorer", interrupted)
+            patch.setattr(pipeline, "make_scorer", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "run", *changes, tell=stop if changes else False)
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
@@ -216,7 +216,7 @@ def test_ctrl_c_keeps_the_last_whole_chunk(fit, whole, tmp_path, monkeypatch, wh
 
 
 def test_a_finished_run_is_returned_at_once(fit, whole, monkeypatch):
-    monkeypatch.setattr(pipeline, "_trainer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(pipeline, "make_trainer", lambda *_: pytest.fail("trained again"))
     before = told(whole)
     found = fit(whole)
     assert told(whole) == before

@@ -44,7 +44,7 @@ class Cycle:
     def growth(self) -> Float[np.ndarray, " M"]:
         """ln |lambda| per k steps (map) or Re lambda per unit of time (flow): negative contracts."""
         if self.continuous:
-            return self.eigenvalues.real
+            return np.real(self.eigenvalues)
         with np.errstate(divide="ignore"):
             return np.log(np.abs(self.eigenvalues))
 
@@ -66,12 +66,12 @@ class Cycle:
     @property
     def spiral(self) -> bool:
         """Whether the slowest contracting or the fastest expanding direction turns: its eigenvalue is complex."""
-        return bool(np.abs(self.eigenvalues[0].imag) > 1e-9 * max(1.0, abs(self.eigenvalues[0])))
+        return bool(np.abs(np.imag(self.eigenvalues[0])) > 1e-9 * max(1.0, abs(self.eigenvalues[0])))
 
     @property
     def kind(self) -> str:
         """Stable or unstable node or spiral, saddle or saddle-focus (some direction turns); centre or non-hyperbolic on the border."""
-        turning = bool((np.abs(self.eigenvalues.imag) > 1e-9 * np.maximum(1.0, np.abs(self.eigenvalues))).any())
+        turning = bool((np.abs(np.imag(self.eigenvalues)) > 1e-9 * np.maximum(1.0, np.abs(self.eigenvalues))).any())
         if not self.hyperbolic:
             return "centre" if turning and self.n_unstable == 0 else "non-hyperbolic"
         if 0 < self.n_unstable < len(self.eigenvalues):

@@ -1,0 +1,188 @@
+"""Where orbits ended: on a known stable cycle, on another attractor, or nowhere.
+
+Attractors that are not known are told apart by the cells of a coarse grid that the tails of the orbits visit: orbits that share
+a cell, or have points nearer to each other than half a cell, belong to one attractor, and so does a chain of such orbits (union-find
+over orbits and cells). Everything here expects to run within `x64()`.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse.csgraph
+from jaxtyping import Array, Float, Int
+from scipy.spatial import KDTree
+
+from dynsys.analysis.piecewise.cycle import Cycle
+from dynsys.analysis.piecewise.verified import verified
+from dynsys.dynamics import AbstractMap
+
+DIVERGED = -1
+UNCLEAR = -2  # bounded, but on none of the attractors that are kept
+_TABLE = 1 << 22  # numbers of the tails that are kept at a time
+_THIN = 1e-4  # a cell is at least this share of a coordinate's size
+_SHOWN = 5000  # points of an attractor that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Attractor:
+    """Where points of a basin end: points (n, M) on it, its period in steps if it is a cycle, and its share of the slice.
+
+    cycle: the given cycle that it is, or the record of one that was found here. A limit cycle of a flow is sampled by its map at ever
+    new phases: no period.
+    """
+
+    points: Float[np.ndarray, "n M"]
+    share: float
+    period: int | None
+    cycle: Cycle | None = None
+
+    @property
+    def name(self) -> str:
+        """'fixed point', '3-cycle', or 'chaotic or quasi-periodic'."""
+        if self.period is None:
+            return "chaotic or quasi-periodic"
+        return "fixed point" if self.period == 1 else f"{self.period}-cycle"
+
+
+def sort_ends(
+    model: AbstractMap,
+    z0: Float[np.ndarray, "B M"],
+    z: Float[np.ndarray, "B M"],
+    stable: list[Cycle],
+    *,
+    tail: int,
+    cells: int,
+    limit: float,
+    max_attractors: int,
+) -> tuple[Int[np.ndarray, " B"], list[Attractor], list[str]]:
+    """Labels, attractors and notes of orbits that began at z0 and came to z; a coordinate beyond the limit has diverged."""
+    labels = np.full(len(z), UNCLEAR)
+    bounded = (np.abs(z) < limit).all(1)  # not so for NaN
+    labels[~bounded] = DIVERGED
+    size = np.maximum(np.abs(z0).max(0), np.abs(z[bounded]).max(0, initial=0.0))
+    size = np.maximum(size, 1e-3 * max(float(size.max()), 1e-9))
+    for n, cycle in enumerate(stable):
+        near = (np.abs(z[:, None] - cycle.points) < 1e-6 * size).all(2).any(1)
+        labels[near & (labels == UNCLEAR)] = n
+    (lanes,) = np.nonzero(labels == UNCLEAR)
+    attractors, notes = [Attractor(c.points, 0.0, c.period, c) for c in stable], []
+    if len(lanes):
+        tails = _Tails(model, z, lanes, tail, limit)
+        labels[lanes], more, left_out = _told_apart(tails, stable, size, cells, max_attractors)
+        attractors += more
+        if left_out:
+            notes.append(
+                f"{left_out} more sets, of orbits that share no cell or stay on an unstable cycle, are labelled {UNCLEAR}: raise steps, "
+                "tail or max_attractors, or lower cells. A conservative map has no attractors at all."
+            )
+    attractors = [dataclasses.replace(attractor, share=float((labels == n).mean())) for n, attractor in enumerate(attractors)]
+    return labels, attractors, notes
+
+
+class _Tails:
+    """The next `tail` states of the chosen lanes (n of B), computed block by block."""
+
+    def __init__(self, model: AbstractMap, z: np.ndarray, lanes: np.ndarray, tail: int, limit: float):
+        self.model, self.starts, self.tail, self.limit = model, z[lanes], tail, limit
+
+    def of(self, chosen: Any) -> np.ndarray:
+        """States (tail, b, M) of some of the lanes; those of a lane that diverges are NaN."""
+        z = self.starts[chosen]
+        room = 1 << (len(z) - 1).bit_length()  # few shapes, few compilations
+        filled = np.concatenate([z, np.repeat(z[:1], room - len(z), axis=0)])
+        orbit = np.array(_tail(self.model, jnp.asarray(filled), self.tail))[:, : len(z)]
+        orbit[:, ~(np.abs(orbit) < self.limit).all((0, 2))] = np.nan
+        return orbit
+
+    def blocks(self) -> list[np.ndarray]:
+        """Lanes (b,) of each block."""
+        count = max(1, _TABLE // (self.tail * self.starts.shape[1]))
+        return [np.arange(i, min(i + count, len(self.starts))) for i in range(0, len(self.starts), count)]
+
+    def period(self, lane: int, size: np.ndarray) -> int | None:
+        """The smallest number of steps after which the end of an orbit repeats, to 1e-5 of the size; None if it does not."""
+        orbit = self.of(np.array([lane]))[:, 0] / size
+        half = len(orbit) // 2
+        found = (p for p in range(1, half + 1) if np.abs(orbit[half:] - orbit[half - p : len(orbit) - p]).max() <= 1e-5)
+        return next(found, None)
+
+
+def _told_apart(
+    tails: _Tails, stable: list[Cycle], size: np.ndarray, cells: int, max_attractors: int
+) -> tuple[np.ndarray, list[Attractor], int]:
+    """Labels of the lanes, the attractors that are not known, and how many small ones were left out."""
+    lane, cell, places, width = _visited(tails, size, cells)
+    n = len(tails.starts)
+    known = [cycle.points for cycle in stable]
+    near = KDTree(np.concatenate([places, *known]) / width).query_pairs(0.5, p=np.inf, output_type="ndarray")
+    edges = np.concatenate([np.stack([lane, n + cell], axis=1), n + near])
+    nodes = n + len(places) + sum(map(len, known))
+    graph = scipy.sparse.coo_matrix((np.ones(len(edges), np.int8), tuple(edges.T)), shape=(nodes, nodes))
+    component = np.asarray(scipy.sparse.csgraph.connected_components(graph, directed=False)[1])
+    labels, at = np.full(n, UNCLEAR), n + len(places)
+    for c, cycle in enumerate(stable):  # on the way to a known cycle
+        labels[component[:n] == component[at]] = c
+        at += cycle.period
+    seen = np.zeros(n, bool)
+    seen[lane] = True
+    labels[~seen] = DIVERGED
+    kinds, counts = np.unique(component[:n][labels == UNCLEAR], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[: max(0, max_attractors - len(stable))]
+    attractors, left_out = [], len(kinds) - len(order)
+    for name in kinds[order]:
+        members = (component[:n] == name) & (labels == UNCLEAR)
+        first = int(np.argmax(members))
+        period = tails.period(first, size)
+        if period is None:
+            attractor = Attractor(places[component[n : n + len(places)] == name][:_SHOWN], 0.0, None)
+        else:
+            cycle = verified(tails.model, tails.of(np.array([first]))[-period:, 0], 1e-9 * size)
+            if cycle.n_unstable:  # a start exactly on a boundary of basins
+                left_out += 1
+                continue
+            attractor = Attractor(cycle.points, 0.0, period, cycle)
+        labels[members] = len(stable) + len(attractors)
+        attractors.append(attractor)
+    return labels, attractors, left_out
+
+
+def _visited(tails: _Tails, size: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (lane, cell) of bounded lanes and the cells that they visit, a point in each cell (c, M), and the width of a cell (M,)."""
+    sample = tails.of(slice(None, None, max(1, len(tails.starts) // 256))).reshape(-1, len(size))
+    ends = np.concatenate([sample[np.isfinite(sample).all(1)], tails.starts])
+    low = ends.min(0)
+    width = np.maximum((ends.max(0) - low) / cells, _THIN * size)
+    lanes, names, points = [], [], []
+    for block in tails.blocks():
+        orbit = tails.of(block)
+        block, orbit = block[good := np.isfinite(orbit[0]).all(1)], orbit[:, good]
+        hashed = _hash(np.floor((orbit - low) / width).astype(np.int64))
+        lane = np.broadcast_to(block, hashed.shape)
+        pairs, first = np.unique(np.stack([lane.ravel(), hashed.ravel()], axis=1), axis=0, return_index=True)
+        lanes.append(pairs[:, 0])
+        names.append(pairs[:, 1])
+        points.append(orbit.reshape(-1, orbit.shape[-1])[first])
+    _, first, cell = np.unique(np.concatenate(names), return_index=True, return_inverse=True)
+    return np.concatenate(lanes), cell.reshape(-1), np.concatenate(points)[first], width
+
+
+@eqx.filter_jit
+def _tail(model: AbstractMap, z: Array, steps: int) -> Array:
+    def advance(z: Array, _: None) -> tuple[Array, Array]:
+        z = jax.vmap(lambda state: model.step(state))(z)
+        return z, z
+
+    return jax.lax.scan(advance, z, None, length=steps)[1]
+
+
+def _hash(cell: Int[np.ndarray, "T B M"]) -> Int[np.ndarray, "T B"]:
+    """One number of 64 bits for each cell; that two of a million cells agree has a probability of 1e-7."""
+    found = np.zeros(cell.shape[:2], np.uint64)
+    for i in range(cell.shape[2]):
+        found = (found ^ cell[..., i].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+    return found.astype(np.int64)
