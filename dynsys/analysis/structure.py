@@ -149,7 +149,8 @@ def structure(
     if spectrum is not None and np.isneginf(spectrum.exponents).any():
         notes.append("Some exponents are -inf: the Jacobian is singular, so displacements in some directions vanish in a few steps.")
     seen, *places = _observed(wide, [orbit, *(cycle.points for cycle in (*cycles, *cycles.virtual))])
-    if alive and seen.std() > 0 and (turn := default_theiler(seen)) > longest:
+    moves = alive and float(np.ptp(seen[len(seen) // 2 :], axis=0).max()) > 1e-6 * max(1.0, float(np.abs(seen).max()))
+    if moves and (turn := default_theiler(seen)) > longest:
         notes.append(
             f"A turn of the orbit takes about {turn} steps, more than the longest period that was searched ({longest}): "
             "cycles that go round the attractor are not among those listed."

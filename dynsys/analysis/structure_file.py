@@ -60,6 +60,7 @@ def to_json(found: Structure) -> dict[str, Any]:
         "distances": _plain(found.distances),
         "notes": list(found.notes),
         "about": _plain(dict(found.about)),
+        "columns": found.observed.shape[1],
         "observed": [[float(f"{x:.7g}") for x in row] for row in found.observed.tolist()],
     }
 
@@ -83,7 +84,6 @@ def read_structure(path: str | os.PathLike[str]) -> Structure:
 
 def _structure(told: dict[str, Any]) -> Structure:
     search, spectrum = told["search"], told["spectrum"]
-    width = len(told["observed"][0]) if told["observed"] else 0
     return Structure(
         model=str(told["model"]),
         digest=str(told["digest"]),
@@ -91,7 +91,7 @@ def _structure(told: dict[str, Any]) -> Structure:
         dt=told["dt"],
         start=_numbers(told["start"]),
         states=None,
-        observed=_numbers(told["observed"]).reshape(len(told["observed"]), width),
+        observed=_numbers(told["observed"]).reshape(len(told["observed"]), int(told["columns"])),
         code=None if told["regions"] is None else _read_code(told["regions"], told["dt"]),
         cycles=Cycles(
             tuple(_read_cycle(one) for one in told["cycles"]),

@@ -34,7 +34,7 @@ Events = Callable[[np.ndarray, float], Sequence[tuple[str, str | None, np.ndarra
 LONGEST = 100_000  # points of the free run
 OVERLAY = 600  # points of the overlay
 FEW_STARTS = 2000  # of the search for cycles
-COARSE = (60, 45)  # points of the basin picture
+COARSE = (48, 36)  # points of the basin picture
 
 
 def write_report(

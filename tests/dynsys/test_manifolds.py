@@ -8,6 +8,7 @@ import pytest
 from dynsys.analysis.piecewise.crossings import crossings
 from dynsys.analysis.piecewise.manifolds import Manifold, grow_manifold
 from dynsys.analysis.piecewise.polyline import broken, chained, cut_at, lengths, meetings
+from dynsys.analysis.piecewise.saddle import saddle_of
 from dynsys.analysis.piecewise.verified import verified
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import InvalidValue
@@ -249,6 +250,51 @@ class Smooth(AbstractMap):
 
     def lift(self, x):
         return x
+
+
+def test_only_orbits_that_stay_in_the_region_reach_the_target_along_its_flat_set():
+    # the stable direction turns over: x - 1 -> -0.9 (x - 1), so beyond x = 1 + 1/0.9 the next point is across the border at 0
+    model = two_pieces([[0.5, 0], [1, 2]], [[-0.9, 0], [0, 2]], [1.9, 0])
+    target = record(model, [1, 0])
+    curve = np.array([[1.5, -1.0], [1.5, 1.0], [2.2, 1.0], [2.2, -1.0], [-0.5, -1.0], [-0.5, 1.0], [0.4, 1.0], [0.4, -1.0]])
+    found = crossings(model, Manifold(target, "unstable", 1, (curve,)), target)
+    np.testing.assert_allclose(np.sort(found.points[:, 0]), [0.4, 1.5], atol=1e-12)
+    np.testing.assert_allclose(found.angles, np.pi / 2, atol=1e-7)
+
+
+def test_the_flat_piece_of_a_cycle_ends_where_one_of_its_steps_meets_the_border(grown):
+    model = grown[0]
+    x0, x1 = np.linalg.solve([[A, B - 1], [B - 1, -A]], [-1, -1])
+    cycle = record(model, [x0, B * x1], [x1, B * x0])
+    saddle, finite = saddle_of(model, cycle, cycle.regions), 0
+    for t in range(2):
+        here = saddle.from_point(t)
+        v = here.subspace(unstable=True)[0][:, 0]
+        for side, reach in zip((v, -v), here.interval(v), strict=True):
+            ends = [0.999 * reach, 1.001 * reach] if np.isfinite(reach) else [1.0, 1e6]
+            orbit = [here.points[0] + np.outer(ends, side)]
+            orbit.append(step(orbit[0]))
+            stays = np.all([(z[:, 0] > 0) == (p[0] > 0) for z, p in zip(orbit, here.points, strict=True)], axis=0)
+            assert stays.tolist() == [True, not np.isfinite(reach)]
+            finite += np.isfinite(reach)
+    assert finite >= 2
+
+
+def test_the_fundamental_shell_holds_what_leaves_the_ball_at_the_next_return():
+    turn = 1.01 * np.array([[np.cos(1), -3 * np.sin(1)], [np.sin(1) / 3, np.cos(1)]])  # slow, and not normal
+    J = np.zeros((3, 3))
+    J[:2, :2], J[2, 2] = turn, 0.4
+    model = two_pieces(J, J, [-2, 0, 0])
+    cycle = record(model, np.linalg.solve(np.eye(3) - J, [-2, 0, 0]))
+    ball = saddle_of(model, cycle, cycle.regions).ball(unstable=True)
+    rng = np.random.default_rng(0)
+    shell, whole = ball.sample(500, rng, shell=True), ball.sample(500, rng, shell=False)
+    assert ball.inside(shell * (1 - 1e-9)).all()
+    assert not ball.inside(shell @ ball.B.T * (1 + 1e-9)).any()
+    assert ball.inside(whole @ ball.B.T).any()
+    edge = cycle.points[0, 0] + (shell @ ball.Q.T)[:, 0]
+    assert np.ptp(np.sign(edge)) == 0  # all in the region of the cycle
+    assert np.abs(edge).min() < 0.1 * np.abs(cycle.points[0, 0])  # and up to its border
 
 
 def test_what_can_not_be_grown_is_explained(grown):

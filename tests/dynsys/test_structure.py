@@ -111,6 +111,7 @@ def test_what_goes_wrong_is_a_note():
     assert settled.code.n_symbols == 1
     assert settled.spectrum.maximal == pytest.approx(np.log(0.5))
     assert any("settles at one point" in note for note in settled.notes)
+    assert not any("turn of the orbit" in note for note in settled.notes)
     assert row(settled, "Kaplan-Yorke dimension").model.value == 0
     assert settled.cycles.fixed_points[0].stable
     dead = structure(Folded(0.0), np.array([1.0]), max_period=1, starts=50)  # J = 0

@@ -65,7 +65,8 @@ def basins(
     extent: (x from, x to, y from, y to). resolution: points along each axis, or (nx, ny). steps: how long orbits run before
     their tails of `tail` steps are compared. cycles: cycles that are known (find_cycles, fixed_points); the stable ones get the first
     labels, in the given order. dt: for a flow, the length of a step (one of Runge-Kutta, order 4); default that of a database system.
-    cells: of the coarse grid, along each coordinate of the attractors' range; two attractors nearer than a cell count as one.
+    cells: of the coarse grid, along each coordinate of the attractors' range (fewer if these would be too many to meet in); two
+    attractors nearer than a cell count as one.
     bound: an orbit beyond it, in units of the largest start (at least 1), has diverged. max_attractors: the most labels; smaller ones
     are unclear.
 

@@ -23,6 +23,8 @@ from dynsys.dynamics import AbstractMap
 DIVERGED = -1
 UNCLEAR = -2  # bounded, but on none of the attractors that are kept
 _TABLE = 1 << 22  # numbers of the tails that are kept at a time
+_STATES = 1 << 21  # states of all tails together that are compared
+_CELLS = 1 << 13  # cells that a sample of the tails may visit; with more the grid is made coarser
 _THIN = 1e-4  # a cell is at least this share of a coordinate's size
 _SHOWN = 5000  # points of an attractor that are kept
 
@@ -63,10 +65,11 @@ def sort_ends(
     labels = np.full(len(z), UNCLEAR)
     bounded = (np.abs(z) < limit).all(1)  # not so for NaN
     labels[~bounded] = DIVERGED
-    size = np.maximum(np.abs(z0).max(0), np.abs(z[bounded]).max(0, initial=0.0))
+    size = np.median(np.abs(z0), axis=0)  # not the largest: a few orbits may come from far
+    size = np.maximum(size, np.median(np.abs(z[bounded]), axis=0)) if bounded.any() else size
     size = np.maximum(size, 1e-3 * max(float(size.max()), 1e-9))
     for n, cycle in enumerate(stable):
-        near = (np.abs(z[:, None] - cycle.points) < 1e-6 * size).all(2).any(1)
+        near = (np.abs(z[:, None] - cycle.points) / size).max(2).min(1) < 1e-6  # not so for NaN
         labels[near & (labels == UNCLEAR)] = n
     (lanes,) = np.nonzero(labels == UNCLEAR)
     attractors, notes = [Attractor(c.points, 0.0, c.period, c) for c in stable], []
@@ -89,23 +92,28 @@ class _Tails:
     def __init__(self, model: AbstractMap, z: np.ndarray, lanes: np.ndarray, tail: int, limit: float):
         self.model, self.starts, self.tail, self.limit = model, z[lanes], tail, limit
 
-    def of(self, chosen: Any) -> np.ndarray:
-        """States (tail, b, M) of some of the lanes; those of a lane that diverges are NaN."""
+    @property
+    def short(self) -> int:
+        """How many of the states are enough where all lanes are compared."""
+        return min(self.tail, max(16, _STATES // len(self.starts)))
+
+    def of(self, chosen: Any, length: int) -> np.ndarray:
+        """The first states (length, b, M) of some of the lanes; those of a lane that diverges are NaN."""
         z = self.starts[chosen]
         room = 1 << (len(z) - 1).bit_length()  # few shapes, few compilations
         filled = np.concatenate([z, np.repeat(z[:1], room - len(z), axis=0)])
-        orbit = np.array(_tail(self.model, jnp.asarray(filled), self.tail))[:, : len(z)]
+        orbit = np.array(_tail(self.model, jnp.asarray(filled), length))[:, : len(z)]
         orbit[:, ~(np.abs(orbit) < self.limit).all((0, 2))] = np.nan
         return orbit
 
     def blocks(self) -> list[np.ndarray]:
         """Lanes (b,) of each block."""
-        count = max(1, _TABLE // (self.tail * self.starts.shape[1]))
+        count = max(1, _TABLE // (self.short * self.starts.shape[1]))
         return [np.arange(i, min(i + count, len(self.starts))) for i in range(0, len(self.starts), count)]
 
     def period(self, lane: int, size: np.ndarray) -> int | None:
         """The smallest number of steps after which the end of an orbit repeats, to 1e-5 of the size; None if it does not."""
-        orbit = self.of(np.array([lane]))[:, 0] / size
+        orbit = self.of(np.array([lane]), self.tail)[:, 0] / size
         half = len(orbit) // 2
         found = (p for p in range(1, half + 1) if np.abs(orbit[half:] - orbit[half - p : len(orbit) - p]).max() <= 1e-5)
         return next(found, None)
@@ -140,7 +148,7 @@ def _told_apart(
         if period is None:
             attractor = Attractor(places[component[n : n + len(places)] == name][:_SHOWN], 0.0, None)
         else:
-            cycle = verified(tails.model, tails.of(np.array([first]))[-period:, 0], 1e-9 * size)
+            cycle = verified(tails.model, tails.of(np.array([first]), tails.tail)[-period:, 0], 1e-9 * size)
             if cycle.n_unstable:  # a start exactly on a boundary of basins
                 left_out += 1
                 continue
@@ -152,14 +160,19 @@ def _told_apart(
 
 def _visited(tails: _Tails, size: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (lane, cell) of bounded lanes and the cells that they visit, a point in each cell (c, M), and the width of a cell (M,)."""
-    sample = tails.of(slice(None, None, max(1, len(tails.starts) // 256))).reshape(-1, len(size))
-    ends = np.concatenate([sample[np.isfinite(sample).all(1)], tails.starts])
-    low = ends.min(0)
-    width = np.maximum((ends.max(0) - low) / cells, _THIN * size)
+    sample = tails.of(slice(None, None, max(1, len(tails.starts) // 256)), tails.tail).reshape(-1, len(size))
+    finite = np.isfinite(sample[:, 0])
+    sample = sample[finite] if finite.any() else tails.starts
+    low, high = np.quantile(sample, (0.02, 0.98), axis=0)
+    while True:  # coarse enough for many orbits to meet in a cell
+        width = np.maximum(1.1 * (high - low) / cells, _THIN * size)
+        if cells <= 4 or len(np.unique(_hash(np.floor((sample[:, None] - low) / width).astype(np.int64)))) <= _CELLS:
+            break
+        cells //= 2
     lanes, names, points = [], [], []
     for block in tails.blocks():
-        orbit = tails.of(block)
-        block, orbit = block[good := np.isfinite(orbit[0]).all(1)], orbit[:, good]
+        orbit = tails.of(block, tails.short)
+        block, orbit = block[good := np.isfinite(orbit[0, :, 0])], orbit[:, good]
         hashed = _hash(np.floor((orbit - low) / width).astype(np.int64))
         lane = np.broadcast_to(block, hashed.shape)
         pairs, first = np.unique(np.stack([lane.ravel(), hashed.ravel()], axis=1), axis=0, return_index=True)

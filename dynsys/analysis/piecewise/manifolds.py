@@ -128,9 +128,15 @@ class _Task:
             reason = "A point of the cycle lies on a switching manifold, where the map has no derivative: no eigenvectors define manifolds."
         if reason:
             return Manifold(self.cycle, self.which, d, status=Status.FAILED, notes=(reason,))
-        if d > 1:
-            return self._cloud(d)
-        return self._unstable_curves() if self.which == "unstable" else self._stable_curves()
+        if self.which == "stable":
+            return self._cloud(d) if d > 1 else self._stable_curves()
+        found = self._cloud(d) if d > 1 else self._unstable_curves()
+        factor = float(np.exp(growth[0]))
+        total = factor**self.iterations
+        if total > 10:
+            return found
+        note = f"It expands by only {factor:.4g} a return, {total:.3g} in all: raise iterations to see more than the flat piece."
+        return dataclasses.replace(found, notes=(*found.notes, note))
 
     def _unstable_curves(self) -> Manifold:
         """Both branches at every point."""
@@ -219,35 +225,30 @@ class _Task:
         rng = np.random.default_rng(self.key)
         unstable, notes = self.which == "unstable", []
         inverse = None if unstable else Inverse.of(self.model, self.regions, self.cycle, self.bound, self.key)
-        shells = []
-        for t in range(self.cycle.period):
+        shells, k = [], self.cycle.period
+        size = max(2, min(_SHELL, self.max_points // (4 * k)))
+        for t in range(k):
             saddle = self.saddle.from_point(t)
             ball = saddle.ball(unstable)
             if ball is None or not np.isfinite(ball.radius):
                 ball = None if ball is None else dataclasses.replace(ball, radius=self.bound)
             if ball is None:
                 return Manifold(self.cycle, self.which, d, status=Status.FAILED, notes=("The map is singular on this manifold.",))
-            x = ball.sample(4 * _SHELL, rng)
-            shell = x[~ball.inside(x @ ball.B.T)] if unstable else x
-            shells.append(saddle.points[0] + shell[:_SHELL] @ ball.Q.T)
+            shells.append(saddle.points[0] + ball.sample(size, rng, shell=unstable) @ ball.Q.T)
         piece = np.concatenate(shells)
-        kept, total, status = [piece], len(piece), Status.SUCCESS
-        for _ in range(self.iterations * self.cycle.period):
+        kept, most = [piece], len(piece) if unstable else 4 * len(piece)
+        every = -(-self.iterations * k * most // self.max_points)  # the images that are kept, if not all fit
+        for n in range(1, self.iterations * k + 1):
             piece = image(self.model, piece) if inverse is None else inverse.points(piece)
             piece = piece[(np.abs(piece) <= self.bound).all(1)]
-            if len(piece) > 4 * _SHELL * self.cycle.period:
-                piece = rng.permutation(piece)[: 4 * _SHELL * self.cycle.period]
+            piece = rng.permutation(piece)[:most] if len(piece) > most else piece
             if not len(piece):
                 notes.append("The points left the bound, or have no preimages.")
                 break
-            if total + len(piece) > self.max_points:
-                status = Status.MAX_STEPS
-                notes.append(f"max_points={self.max_points} ended the cloud.")
-                break
-            kept.append(piece)
-            total += len(piece)
+            if n % every == 0:
+                kept.append(piece)
         notes += [] if inverse is None else inverse.notes
-        return Manifold(self.cycle, self.which, d, cloud=np.concatenate(kept), status=status, notes=tuple(notes))
+        return Manifold(self.cycle, self.which, d, cloud=np.concatenate(kept), notes=tuple(notes))
 
 
 @eqx.filter_jit

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
-from dynsys.analysis.piecewise.cycle import Cycle
+from dynsys.analysis.piecewise.cycle import HYPERBOLIC, Cycle
 from dynsys.analysis.piecewise.regions import hyperplanes
 from dynsys.analysis.piecewise.verified import composed
 from dynsys.analysis.piecewise.words import affine_maps
@@ -34,12 +34,17 @@ class Ball:
         """Which rows lie in the ball."""
         return np.einsum("nd,de,ne->n", x, self.P, x) <= self.radius**2
 
-    def sample(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, "n d"]:
-        """Uniform in the ball."""
+    def sample(self, count: int, rng: np.random.Generator, *, shell: bool) -> Float[np.ndarray, "n d"]:
+        """Random points in the ball; shell: only those that leave it in one return, one of every orbit that leaves."""
         d = len(self.B)
         x = rng.normal(size=(count, d))
-        x *= (self.radius * rng.random(count) ** (1 / d) / np.linalg.norm(x, axis=1))[:, None]
-        return np.linalg.solve(np.linalg.cholesky(self.P).T, x.T).T
+        x *= self.radius / np.sqrt(np.einsum("nd,de,ne->n", x, self.P, x))[:, None]  # on its surface
+        least = np.zeros(count)
+        if shell:
+            ahead = x @ self.B.T
+            least = self.radius / np.sqrt(np.einsum("nd,de,ne->n", ahead, self.P, ahead))
+        share = rng.random(count)
+        return x * (least**d + share * (1 - least**d))[:, None] ** (1 / d)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,8 @@ class Saddle:
 
     def subspace(self, unstable: bool) -> tuple[Float[np.ndarray, "M d"], Float[np.ndarray, "d d"]]:
         """An orthonormal basis Q of the unstable (stable) directions of the return map, and the return map in it."""
-        T, Z, d = cast(Any, scipy.linalg.schur(self.return_map, output="real", sort="ouc" if unstable else "iuc"))
+        sort = (lambda re, im: np.hypot(re, im) > 1 + HYPERBOLIC) if unstable else (lambda re, im: np.hypot(re, im) < 1 - HYPERBOLIC)
+        T, Z, d = cast(Any, scipy.linalg.schur(self.return_map, output="real", sort=sort))
         return Z[:, :d], T[:d, :d]
 
     def ball(self, unstable: bool) -> Ball | None:
