@@ -39,7 +39,7 @@ _LANES = 16  # orbits that exponents are averaged over
 _ALL_EXPONENTS = 32  # states up to which all exponents are computed
 _FEW = 5  # exponents of larger models
 _LEAST = 200  # points of an orbit that say something of regions and exponents
-_JACOBIANS = 2e7  # numbers in the Jacobians of all Newton starts
+_SOLVED = 1e5  # M^3 up to which Newton's method has its full budget, M = 46
 _BOUND = 1e12  # an orbit beyond it has left
 
 
@@ -113,7 +113,8 @@ def structure(
     step. data (S, N): observations to compare with, as the model sees them. system: the true one, by name or .toml file, with its
     computed facts; columns: which of its states were observed, in order (default: all). outward: (T, N) -> (T, N'), from the model's
     observations into the user's units. max_period: of the cycles (default: 8; of smooth maps 1, as each period is a search of its
-    own). starts: of the search (default: 10,000; of Newton's method 1,000). key: of the random starts.
+    own). starts: of the search (default: 10,000; of Newton's method
+    1,000, and as few as 8 for hundreds of states). key: of the random starts.
 
     An orbit that leaves all bounds, a search that finds nothing and a series that settles at a point are notes, never exceptions.
     Raises InvalidValue for states or settings of the wrong shape or size, UnknownName for a system that is not there.
@@ -228,15 +229,18 @@ def _cycles(model: AbstractMap, orbit: np.ndarray | None, longest: int, starts: 
     """By regions for a piecewise-linear map, by Newton's method for others."""
     if isinstance(model, AbstractPiecewiseLinear):
         return find_cycles(model, longest, starts=starts or 10_000, states=orbit, key=key)
-    if starts is None:  # a start holds its Jacobian: 160 MB in all
-        starts = int(np.clip(_JACOBIANS / model.dim**2, 20, 1000))
-    return fixed_points(model, period=list(range(1, longest + 1)), starts=starts, states=orbit, key=key)
+    # every start solves a system of M equations at every iteration: a large model gets few of both
+    room = float(np.clip(_SOLVED / model.dim**3, 0.0, 1.0))
+    many = starts or max(8, int(1000 * room))
+    iterations, rounds = (60, 10) if room == 1 else (25, 1)
+    periods = list(range(1, longest + 1))
+    return fixed_points(model, period=periods, starts=many, iterations=iterations, rounds=rounds, states=orbit, key=key)
 
 
 def _spectrum(model: AbstractMap, orbit: np.ndarray, dt: float | None) -> LyapunovSpectrum:
-    """Exponents over 16 stretches that begin on the orbit, each a few thousand steps long."""
+    """Exponents over 16 stretches that begin on the orbit, each a few thousand steps long; of a large model 4 shorter ones."""
     few = model.dim > _ALL_EXPONENTS
-    rows = np.linspace(0, len(orbit) - 1, _LANES).astype(int)
+    rows = np.linspace(0, len(orbit) - 1, 4 if few else _LANES).astype(int)
     steps = 500 if few else 4000
     return lyapunov_spectrum(
         model, orbit[rows], steps=steps, transient=200, dt=dt, n_exponents=min(_FEW, model.dim) if few else None, segments=2

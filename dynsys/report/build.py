@@ -19,6 +19,7 @@ from dynsys.analysis.spectrum import power_spectrum
 from dynsys.analysis.structure import Structure, digest_of
 from dynsys.analysis.structure_file import STRUCTURE_FILE, read_structure
 from dynsys.config import to_toml
+from dynsys.dynamics import AbstractPiecewiseLinear
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.prepare.preparation import Prepared
@@ -34,6 +35,7 @@ Events = Callable[[np.ndarray, float], Sequence[tuple[str, str | None, np.ndarra
 LONGEST = 100_000  # points of the free run
 OVERLAY = 600  # points of the overlay
 FEW_STARTS = 2000  # of the search for cycles
+LARGE = 100  # states of a smooth model beyond which a report does not compute its structure
 COARSE = (48, 36)  # points of the basin picture
 
 
@@ -59,7 +61,11 @@ def write_report(
     if series is not None:
         found = dataclasses.replace(found, scores=found.evaluate(series), parts=(series,))
     content = content_of(found, title=title, command=command, events=events, points=points)
-    read = _structure(found, Path(path).parent) if structure is True else structure or None
+    large = found.model.dim > LARGE and not isinstance(found.model, AbstractPiecewiseLinear)
+    read = _structure(found, Path(path).parent, large) if structure is True else structure or None
+    if structure is True and read is None:
+        words = f"Reading the structure of {found.model.dim} states takes a while: call dynsys structure, and a report shows it then."
+        content = dataclasses.replace(content, data_notes=(*content.data_notes, words))
     if read is not None:
         naming = Naming(content.names, content.units, content.time_unit, content.delay)
         content = dataclasses.replace(content, structure=read, basins=basin_map(found, read, naming, resolution=COARSE)[0])
@@ -118,13 +124,16 @@ def content_of(
     )
 
 
-def _structure(found: Reconstruction, folder: Path) -> Structure:
-    """What is known of this very model in the folder of the page, or a smaller search now."""
+def _structure(found: Reconstruction, folder: Path, large: bool) -> Structure | None:
+    """What is known of this very model in the folder of the page, or a smaller search now unless the model is large."""
     try:
         known = read_structure(folder / STRUCTURE_FILE)
     except DataError:  # there is none, or it is damaged
         known = None
-    return known if known is not None and known.digest == digest_of(found.model) else found.structure(starts=FEW_STARTS)
+    if known is not None and known.digest == digest_of(found.model):
+        return known
+    starts = FEW_STARTS if isinstance(found.model, AbstractPiecewiseLinear) else None
+    return None if large else found.structure(starts=starts)
 
 
 def _shown(found: Reconstruction) -> tuple[str, Prepared]:

@@ -33,7 +33,7 @@ def lozi(scale: float = 1.0):
 def place(tmp_path_factory):
     """A run folder whose model is the Lozi map, seen as (y, x) in the user's units; one of a smooth model; the data of both."""
     folder = tmp_path_factory.mktemp("structure")
-    found = dynsys.fit(circle(300), model="var", progress=False)
+    found = dynsys.fit(circle(300), model="var", set=["model.delays=1"], progress=False)
     (folder / "smooth").mkdir()
     found.save(folder / "smooth" / "model.h5")
     (folder / "lozi").mkdir()

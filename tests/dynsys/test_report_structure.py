@@ -350,6 +350,7 @@ def test_the_regions_of_cycles_are_named_as_in_the_pictures():
     assert [row[:3] for row in rows] == [(1, "saddle", 1), (1, "saddle-focus", 1), (2, "stable node", 0)]
     assert [row[5] for row in rows] == ["1", "*", "0 2"]
     assert [row[3] for row in rows] == [1.5, 1.1, 0.25]
+    assert_array_equal(rows[2][4], made().positions[2][0])  # the first point of the 2-cycle, in the regions' order
 
 
 def test_the_section_is_in_the_page_if_asked_for():

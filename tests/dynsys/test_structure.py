@@ -122,7 +122,7 @@ def test_what_goes_wrong_is_a_note():
 
 
 def test_a_reconstruction_speaks_in_the_users_units():
-    found = dynsys.fit(circle(400), model="var", progress=False)
+    found = dynsys.fit(circle(400), model="var", set=["model.delays=1"], progress=False)
     read = found.structure(starts=50)
     # the data turn about (10, -3), which an exact linear model has as its only fixed point
     assert_allclose(read.positions[0], [[10.0, -3.0]], atol=1e-6)
