@@ -153,7 +153,8 @@ def _run(
     """
     advance: Any = partial(_advance, step)
     orthonormalise: Any = _orthonormalise
-    q, none = jnp.eye(z.shape[0], count, dtype=z.dtype), jnp.zeros(count, z.dtype)
+    # not the unit vectors: where the Jacobian maps one of them to zero, its column would be lost though k exponents are finite
+    q, none = jnp.asarray(_frame(z.shape[0], count), z.dtype), jnp.zeros(count, z.dtype)
     if z.ndim == 2:
         advance, orthonormalise = (jax.vmap(work, in_axes=-1, out_axes=-1) for work in (advance, orthonormalise))
         q, none = (jnp.repeat(start[..., None], z.shape[1], axis=-1) for start in (q, none))
@@ -174,6 +175,11 @@ def _run(
     return sums, jnp.isfinite(z).all(0) & ~jnp.isnan(sums).any((0, 1)) & (sums < jnp.inf).all((0, 1))
 
 
+def _frame(dim: int, count: int) -> Float[np.ndarray, "M k"]:
+    """Orthonormal columns in general position, always the same."""
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((dim, count)))[0]
+
+
 def _run_lanes(
     z: Any, step: Any, *, count: int, lengths: tuple[Array, Array], segments: int, every: int
 ) -> tuple[Float[Array, "L segments k"], Bool[Array, " L"]]:
@@ -189,16 +195,22 @@ def _advance(step: Any, z: Float[Array, " M"], q: Float[Array, "M k"]) -> tuple[
 
 
 def _orthonormalise(y: Float[Array, "M k"]) -> tuple[Float[Array, "M k"], Float[Array, " k"]]:
-    """Orthonormal columns of the same nested spans, and ln R_ii; a column that vanished stays 0 and has ln 0 = -inf."""
+    """Orthonormal columns of the same nested spans, and ln R_ii.
+
+    A column that vanished, or of which only rounding is left beside the others, has ln 0 = -inf.
+    """
     count = y.shape[1]
+    least = 4 * y.shape[0] * jnp.finfo(y.dtype).eps * jnp.sqrt((y**2).sum(0))
     if count > _GRAM_SCHMIDT_MAX:
         q, r = jnp.linalg.qr(y)
-        return q, jnp.log(jnp.abs(jnp.diagonal(r)))
+        size = jnp.abs(jnp.diagonal(r))
+        return q, jnp.log(jnp.where(size <= least, 0.0, size))  # not so for NaN
     columns, norms = [y[:, i] for i in range(count)], []
     for i in range(count):
         norm = jnp.sqrt((columns[i] ** 2).sum())
+        norm = jnp.where(norm <= least[i], 0.0, norm)  # not so for NaN
         norms.append(norm)
-        columns[i] = columns[i] / jnp.where(norm > 0, norm, 1.0)
+        columns[i] = jnp.where(norm == 0, 0.0, columns[i] / jnp.where(norm == 0, 1.0, norm))
         for j in range(i + 1, count):
             columns[j] = columns[j] - (columns[i] * columns[j]).sum() * columns[i]
     return jnp.stack(columns, axis=1), jnp.log(jnp.stack(norms))

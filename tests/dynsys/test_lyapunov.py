@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dynsys.analysis import kaplan_yorke_dimension, lyapunov_spectrum
+from dynsys.analysis.lyapunov import _frame
 from dynsys.dynamics import AbstractFlow, AbstractMap, Discretized
 from dynsys.errors import InvalidValue
 from dynsys.metrics import lyapunov_max
@@ -182,7 +183,7 @@ def test_against_a_plain_qr_product(n):
     rng = np.random.default_rng(10 + n)
     W, z = rng.normal(size=(n, n)) * 0.9 / np.sqrt(n), rng.normal(size=n)
     found = lyapunov_spectrum(Tanh(jnp.asarray(W)), z, steps=200, transient=0)
-    q, total = np.eye(n), np.zeros(n)
+    q, total = _frame(n, n), np.zeros(n)  # 200 steps still know where the displacements began
     for _ in range(200):
         z = np.tanh(W @ z + 0.1)
         q, r = np.linalg.qr((1 - z**2)[:, None] * W @ q)
@@ -204,6 +205,34 @@ def test_float32_models_are_computed_in_float64():
     double = lyapunov_spectrum(Tanh(jnp.asarray(W, jnp.float64)), np.ones(3), steps=100)
     assert single.exponents.dtype == np.float64
     np.testing.assert_allclose(single.exponents, double.exponents, rtol=1e-12)
+
+
+class Folded(_Map):
+    """Henon's map in the coordinates (0.3 x', x, y) of which the first is always 0.3 times the second a step ago: of rank two."""
+
+    dim: int = 3
+
+    def step(self, z, u=None):
+        return jnp.stack([0.3 * z[1], 1.0 - 1.4 * z[1] ** 2 + z[0], 0.0 * z[2]])
+
+
+def test_directions_that_vanish_take_no_finite_exponent_with_them():
+    # the third state is zero after one step; the two others are Henon's map, whose |det| is 0.3 everywhere
+    found = lyapunov_spectrum(Folded(), np.array([0.03, 0.1, 0.0]), steps=20_000)
+    henon = lyapunov_spectrum(Henon(), np.array([0.1, 0.03]), steps=20_000)
+    assert found.exponents[:2].sum() == pytest.approx(np.log(0.3), abs=1e-9)
+    assert found.exponents[:2] == pytest.approx(henon.exponents, abs=0.02)
+    assert found.exponents[2] == -np.inf
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_unit_vector_that_the_jacobian_loses_costs_no_exponent(lost):
+    # the same linear map of rank two in three dimensions, with the exponents ln 2 and ln 0.5, seen so that one unit vector goes to zero
+    rows = [[0.0, 0.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 0.5]]
+    J = np.roll(np.array(rows), (lost, lost), axis=(0, 1))
+    found = lyapunov_spectrum(Linear(jnp.asarray(J)), np.zeros(3), steps=500)
+    assert found.exponents[:2] == pytest.approx(np.log([2.0, 0.5]), abs=1e-9)
+    assert found.exponents[2] == -np.inf
 
 
 def test_a_singular_map_has_minus_infinity():
