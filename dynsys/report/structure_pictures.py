@@ -21,6 +21,7 @@ from dynsys.report.views import with_unit
 
 CODED = ("regions", "transitions", "code")
 CYCLIC = ("cycles", "eigenvalues")
+LEAST = 0.1  # share of the time that the regions which are drawn must take, for their pictures to say anything
 
 
 def structure_pictures(
@@ -41,7 +42,7 @@ def drawers(found: Structure, naming: Naming, basins: BasinMap | None = None) ->
     scene = scene_of(found.observed, naming, found.dt)
     work: dict[str, Callable[[], Any]] = {}
     code = found.code
-    if code is not None:
+    if code is not None and not _illegible(found):
         steps = window(code.labels, default_theiler(found.observed) if found.observed.std() > 0 else 1)
         about: dict[str, Any] = {"name": with_unit(naming.names[0], naming.units), "dt": found.dt, "time_unit": naming.time_unit}
         work["regions"] = lambda: regions_figure(scene, code.labels)
@@ -80,9 +81,20 @@ def missing(found: Structure) -> tuple[tuple[str, str], ...]:
     if found.code is None:
         why = "its orbit leaves all bounds" if found.spectrum is None else f"a model of class {found.model} is not piecewise linear"
         reasons += [(name, why) for name in CODED]
+    elif why := _illegible(found):
+        reasons += [(name, why) for name in CODED]
     if not len(found.cycles):
         reasons += [(name, "no fixed point or cycle was found") for name in CYCLIC]
     return tuple(reasons)
+
+
+def _illegible(found: Structure) -> str:
+    """Why pictures of the regions would show nothing; empty if they would show something."""
+    code = found.code
+    share = 1.0 if code is None else float(np.sort(code.shares)[::-1][:NODES].sum())
+    if code is None or share >= LEAST:
+        return ""
+    return f"the {NODES} most visited of {code.n_symbols:,} regions take {share:.1%} of the time; fewer rectified units give larger regions"
 
 
 def _centres(scene: Scene, labels: np.ndarray, n: int) -> np.ndarray:

@@ -57,11 +57,14 @@ def summary(found: Structure) -> tuple[str, ...]:
     if found.code is not None:
         code, step = found.code, "nats a step"
         main = code.n_above(MAIN)
-        parts = f"; {main} of them take at least 1 % of the time each" if main < code.n_symbols else ""
+        takers = f"{main:,} of them take" if main > 1 else "one of them takes" if main else "none of them takes"
+        parts = f"; {takers} at least 1 % of the time" if main < code.n_symbols else ""
         regions = "one linear region" if code.n_symbols == 1 else f"{code.n_symbols:,} linear regions"
         lines.append(f"A free run of {len(code.labels):,} steps visits {regions}{parts}.")
         growth, blocks = code.word_growth(), code.block_entropies()
-        if code.n_symbols > 1:
+        if code.n_symbols > 1 and not (growth.reliable and blocks.reliable):
+            lines.append("These are too many regions for a run of this length: the entropies of its code can't be told.")
+        elif code.n_symbols > 1:
             lines.append(
                 f"Topological entropy of the region sequence: at most {number(code.graph_entropy)} {step} (transition graph), "
                 f"{_known(growth.entropy)} (growth of words of up to {growth.reliable} symbols). "

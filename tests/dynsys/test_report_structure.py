@@ -402,3 +402,24 @@ def test_files_are_written_and_data_are_drawn_where_there_are_some(tmp_path):
     assert absent == ()
     with pytest.raises(InvalidValue, match="format must be one of png, pdf, svg, got 'gif'"):
         write_figures(made(), naming(), tmp_path, "gif")
+
+
+def test_a_run_that_hardly_visits_a_region_twice_has_no_entropies():
+    labels = np.arange(1500)
+    many = made(code=SymbolicCode(labels, np.ones(1500, int), np.zeros((1500, 2), bool), dt=0.05))
+    lines = summary(many)
+    assert lines[0] == "A free run of 1,500 steps visits 1,500 linear regions; none of them takes at least 1 % of the time."
+    assert lines[1].startswith("These are too many regions")
+    assert not any("not known" in line or "nats" in line for line in lines)
+    assert any("nats a step" in line for line in summary(made()))
+
+
+def test_regions_too_many_to_show_are_left_out_with_the_reason():
+    labels = np.arange(1500)
+    many = made(code=SymbolicCode(labels, np.ones(1500, int), np.zeros((1500, 2), bool), dt=0.05))
+    assert set(structure_pictures(many, naming())) == {"cycles", "eigenvalues"}
+    assert dict(missing(many))["code"].startswith("the 30 most visited of 1,500 regions take 2.0% of the time")  # 30 / 1500
+    assert "<h3>Fixed points and cycles</h3>" in structure_section(many, naming())
+    # 200 regions of equal share: 15 %, enough
+    some = made(code=SymbolicCode(labels % 200, np.full(200, 7) + (np.arange(200) < 100), np.zeros((200, 2), bool), dt=0.05))
+    assert "code" not in dict(missing(some))
