@@ -12,6 +12,8 @@ from dynsys.analysis.lyapunov import _frame
 from dynsys.dynamics import AbstractFlow, AbstractMap, Discretized
 from dynsys.errors import InvalidValue
 from dynsys.metrics import lyapunov_max
+from dynsys.models.alrnn import ALRNN
+from dynsys.models.observation import IdentityObservation
 from dynsys.status import Status
 
 
@@ -207,32 +209,26 @@ def test_float32_models_are_computed_in_float64():
     np.testing.assert_allclose(single.exponents, double.exponents, rtol=1e-12)
 
 
-class Folded(_Map):
-    """Henon's map in the coordinates (0.3 x', x, y) of which the first is always 0.3 times the second a step ago: of rank two."""
-
-    dim: int = 3
-
-    def step(self, z, u=None):
-        return jnp.stack([0.3 * z[1], 1.0 - 1.4 * z[1] ** 2 + z[0], 0.0 * z[2]])
-
-
-def test_directions_that_vanish_take_no_finite_exponent_with_them():
-    # the third state is zero after one step; the two others are Henon's map, whose |det| is 0.3 everywhere
-    found = lyapunov_spectrum(Folded(), np.array([0.03, 0.1, 0.0]), steps=20_000)
-    henon = lyapunov_spectrum(Henon(), np.array([0.1, 0.03]), steps=20_000)
-    assert found.exponents[:2].sum() == pytest.approx(np.log(0.3), abs=1e-9)
-    assert found.exponents[:2] == pytest.approx(henon.exponents, abs=0.02)
-    assert found.exponents[2] == -np.inf
-
-
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_unit_vector_that_the_jacobian_loses_costs_no_exponent(lost):
-    # the same linear map of rank two in three dimensions, with the exponents ln 2 and ln 0.5, seen so that one unit vector goes to zero
-    rows = [[0.0, 0.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 0.5]]
-    J = np.roll(np.array(rows), (lost, lost), axis=(0, 1))
-    found = lyapunov_spectrum(Linear(jnp.asarray(J)), np.zeros(3), steps=500)
-    assert found.exponents[:2] == pytest.approx(np.log([2.0, 0.5]), abs=1e-9)
-    assert found.exponents[2] == -np.inf
+    # a linear map of rank two in three dimensions with the exponents ln 2 and ln 0.5; one unit vector goes to zero
+    J = jnp.asarray(np.roll([[0.0, 0.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 0.5]], (lost, lost), axis=(0, 1)))
+    two, three = (lyapunov_spectrum(Linear(J), np.zeros(3), steps=500, n_exponents=n).exponents for n in (2, 3))
+    assert two == pytest.approx(np.log([2.0, 0.5]), abs=1e-9)
+    assert three[:2] == pytest.approx(two, abs=1e-12)
+    assert three[2] == -np.inf
+
+
+@pytest.mark.parametrize("x", [-0.1, 0.1])
+def test_the_lozi_map_as_an_rnn_of_rank_two_keeps_both_exponents(x):
+    # x' = 1 - 1.7 |x| + y, y' = 0.5 x with the state (y, x, -x): |det| = 0.5 on the plane of the states, the third direction vanishes
+    W = jnp.array([[0.0, 0.5, -0.5], [1.0, -1.7, -1.7], [-1.0, 1.7, 1.7]])
+    observation = IdentityObservation(n_obs=3, dim=3)
+    model = ALRNN(jnp.zeros(3), W, jnp.array([0.0, 1.0, -1.0]), jnp.zeros((3, 0)), observation, n_relu=2)
+    for count in (2, 3):
+        found = lyapunov_spectrum(model, np.array([0.0, x, -x]), steps=5000, n_exponents=count).exponents
+        assert found[:2].sum() == pytest.approx(np.log(0.5), abs=1e-9)
+        assert found[0] > 0.4
 
 
 def test_a_singular_map_has_minus_infinity():
