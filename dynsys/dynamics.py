@@ -1,6 +1,6 @@
 """The two nouns of the toolkit: a map in discrete time and a flow in continuous time.
 
-    map    z[t+1] = step(z[t], u[t]),   x[t] = observe(z[t])
+    map    z[t+1] = step(z[t], u[t]),   x[t] = observe(z[t]);   a timed map also steps over any gap
     flow   dz/dt  = field(t, z, u)
 
 z is the latent state (M,), u an external input (K,), x the observation (N,). Everything is unbatched: `jax.vmap` is
@@ -81,6 +81,73 @@ class AbstractFlow(eqx.Module):
         return jax.jacfwd(lambda state: self.field(t, state, u))(z)
 
 
+class AbstractTimed(AbstractMap):
+    """A map whose step may span any time, so that it can follow irregular samples.
+
+    `gap` counts sampling intervals: 1 is the typical one of the recording, which `step` takes; it is positive.
+    """
+
+    @abc.abstractmethod
+    def over(self, z: AnyState, u: AnyInput, gap: Any) -> AnyState:
+        """The state a time `gap` later, (M,), (K,), () -> (M,); the input is held."""
+
+    def step(self, z: AnyState, u: AnyInput = None) -> AnyState:
+        """The state one sampling interval later."""
+        return self.over(z, u, 1.0)
+
+
+class Gapped(AbstractMap):
+    """A timed map driven by irregular samples: its last input is the gap to the next sample, in sampling intervals.
+
+    So everything that hands inputs on (windows, forced runs, scores) handles irregular series without knowing of them. Without any
+    input the gap is 1.
+    """
+
+    model: AbstractTimed
+
+    @property
+    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """M, as the map has it."""
+        return self.model.dim
+
+    @property
+    def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """N, as the map has it."""
+        return self.model.n_obs
+
+    @property
+    def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """K + 1: the inputs of the map, then the gap."""
+        return self.model.n_inputs + 1
+
+    @property
+    def memory(self) -> int:
+        """As the map has it."""
+        return self.model.memory
+
+    def step(self, z: AnyState, u: AnyInput = None) -> AnyState:
+        """The state at the next sample, (M,), (K + 1,) -> (M,)."""
+        if u is None:
+            return self.model.step(z)
+        return self.model.over(z, u[:-1] if self.model.n_inputs else None, u[-1])
+
+    def observe(self, z: AnyState) -> AnyObservation:
+        """As the map has it."""
+        return self.model.observe(z)
+
+    def lift(self, x: AnyObservation) -> AnyState:
+        """As the map has it."""
+        return self.model.lift(x)
+
+    def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
+        """As the map has it."""
+        return self.model.correct(z, x)
+
+    def prepared(self) -> "Gapped":
+        """With the prepared map."""
+        return Gapped(self.model.prepared())  # pyright: ignore[reportArgumentType]
+
+
 class AbstractPiecewiseLinear(AbstractMap):
     """A map that is affine on each of finitely many regions: step(z, u) = J(r) z + h(r) + (a term in u), r = region(z)."""
 
@@ -124,8 +191,8 @@ def runge_kutta_4(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: float) -> Any:
     return z + dt / 6 * (a + 2 * b + 2 * c + d)
 
 
-class Discretized(AbstractMap):
-    """A flow as a map: `substeps` steps of a fixed-step method over one sampling interval dt; all states are observed.
+class Discretized(AbstractTimed):
+    """A flow as a map: `substeps` steps of a fixed-step method over one sampling interval dt (or `gap` of them); all states are observed.
 
     The flow must be autonomous in time (`field` is called with t counted from 0 at the start of each interval).
     """
@@ -156,9 +223,9 @@ class Discretized(AbstractMap):
         """K, the number of inputs of the flow."""
         return self.flow.n_inputs
 
-    def step(self, z: AnyState, u: AnyInput = None) -> AnyState:
-        """The state one sampling interval later."""
-        length = self.dt / self.substeps
+    def over(self, z: AnyState, u: AnyInput, gap: Any) -> AnyState:
+        """The state `gap` sampling intervals later, in the same number of substeps."""
+        length = gap * (self.dt / self.substeps)
         for i in range(self.substeps):
             z = self.stepper(self.flow, i * length, z, u, length)
         return z

@@ -1,7 +1,8 @@
 """Names of everything that a user can choose, resolved late.
 
 One table per kind maps a name to "module:attribute". Third parties add theirs through the entry-point groups
-`dynsys.models`, `dynsys.observations`, `dynsys.metrics` and `dynsys.solvers`; those never override a built-in name.
+`dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.metrics` and `dynsys.solvers`; those never override a
+built-in name.
 """
 
 import functools
@@ -52,12 +53,16 @@ OBSERVATIONS = {
     "affine": "dynsys.models.observation:AffineObservation",
 }
 
-_TABLES = {"model": MODELS, "observation": OBSERVATIONS, "metric": METRICS, "solver": SOLVERS}
+CELLS: dict[str, str] = {}
+
+FLOWS: dict[str, str] = {}
+
+_TABLES = {"model": MODELS, "observation": OBSERVATIONS, "cell": CELLS, "flow": FLOWS, "metric": METRICS, "solver": SOLVERS}
 
 
 @functools.cache
 def table(kind: str) -> dict[str, str]:
-    """All names of a kind ('model', 'observation', 'metric', 'solver') with their targets, built-in ones first."""
+    """All names of a kind ('model', 'observation', 'cell', 'flow', 'metric', 'solver') with their targets, built-in ones first."""
     if kind not in _TABLES:
         raise UnknownName("kind", kind, _TABLES)
     found = dict(_TABLES[kind])

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from dynsys.dynamics import AnyObservation, AnyState
 from dynsys.errors import InvalidValue
+from dynsys.models.arrays import zeros
 from dynsys.registry import lookup
 
 
@@ -68,9 +69,7 @@ class IdentityObservation(AbstractObservation):
         """x, followed by M - N zeros."""
         if self.dim == self.n_obs:
             return x
-        xp = array_namespace(x)
-        hidden = xp.zeros((self.dim - self.n_obs,), dtype=x.dtype, device=_device(x))
-        return xp.concat([x, hidden])
+        return array_namespace(x).concat([x, zeros(self.dim - self.n_obs, like=x)])
 
     def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
         """z with its first N components replaced by x."""
@@ -120,8 +119,3 @@ class AffineObservation(AbstractObservation):
 def make_observation(kind: str, dim: int, n_obs: int, *, key: Array) -> AbstractObservation:
     """The observation model of a registered name, such as 'identity' or 'affine'. Raises UnknownName for any other."""
     return lookup("observation", kind).init(dim, n_obs, key=key)
-
-
-def _device(x: Any) -> Any:
-    """The device of a concrete PyTorch tensor; None elsewhere, where new arrays follow their operands."""
-    return x.device if type(x).__module__.startswith("torch") else None

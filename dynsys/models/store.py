@@ -7,6 +7,7 @@ hold. `write_model` and `read_model` are inverse to each other to the last bit.
 import contextlib
 import dataclasses
 import json
+import typing
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +23,7 @@ from dynsys.precision import x64
 
 LARGEST = 2**32  # bytes of one array
 _PLAIN = (bool, int, float, str, type(None))
-_KINDS = ("model", "observation")
+_KINDS = ("model", "observation", "cell", "flow")
 
 
 def write_model(group: Any, model: AbstractMap) -> None:
@@ -78,6 +79,8 @@ def _write(group: Any, module: eqx.Module) -> None:
         value = getattr(module, field.name)
         if isinstance(value, eqx.Module):
             _write(group.create_group(field.name), value)
+        elif isinstance(value, tuple):
+            _write_tuple(group.create_group(field.name), value, f"{type(module).__name__}.{field.name}")
         elif isinstance(value, _PLAIN):
             plain[field.name] = value
         elif eqx.is_array_like(value):
@@ -85,6 +88,18 @@ def _write(group: Any, module: eqx.Module) -> None:
         else:
             raise DataError(f"{type(module).__name__}: field {field.name!r} holds a {type(value).__name__}, which can't be stored.")
     write_text(group, "fields", json.dumps(plain))
+
+
+def _write_tuple(group: Any, items: tuple[Any, ...], name: str) -> None:
+    """Modules and arrays of a tuple, under their numbers."""
+    group.attrs["items"] = len(items)
+    for i, item in enumerate(items):
+        if isinstance(item, eqx.Module):
+            _write(group.create_group(str(i)), item)
+        elif eqx.is_array_like(item):
+            group.create_dataset(str(i), data=np.asarray(item))
+        else:
+            raise DataError(f"{name}[{i}] holds a {type(item).__name__}, which can't be stored.")
 
 
 def _registered(module: eqx.Module) -> tuple[str, str]:
@@ -97,9 +112,29 @@ def _registered(module: eqx.Module) -> tuple[str, str]:
     )
 
 
-def _read(group: Any, where: str) -> Any:
+def _check_own(group: Any, key: str, where: str) -> None:
     import h5py
 
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise DataError(f"{where}: {key!r} is a link to elsewhere; a model file holds its own arrays. It is damaged.")
+
+
+def _member(item: Any, name: str, where: str) -> Any:
+    """An array, a module or a tuple of them."""
+    import h5py
+
+    if not isinstance(item, h5py.Group):
+        return _array(item, name, where)
+    if "items" not in item.attrs:
+        return _read(item, where)
+    if sorted(item) != sorted(str(i) for i in range(len(item))) or int(item.attrs["items"]) != len(item):
+        raise DataError(f"{where}: the list {name!r} claims {item.attrs['items']} items and holds {sorted(item)}. It is damaged.")
+    for key in item:
+        _check_own(item, key, where)
+    return tuple(_member(item[str(i)], f"{name}[{i}]", where) for i in range(len(item)))
+
+
+def _read(group: Any, where: str) -> Any:
     try:
         kind, name = json.loads(read_text(group, "class"))
         values = dict(json.loads(read_text(group, "fields")))
@@ -113,9 +148,8 @@ def _read(group: Any, where: str) -> Any:
     cls = registry.lookup(kind, name)
     known = {field.name for field in dataclasses.fields(cls)}
     for key in group:
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise DataError(f"{where}: {key!r} is a link to elsewhere; a model file holds its own arrays. It is damaged.")
-        values[key] = _read(group[key], where) if isinstance(group[key], h5py.Group) else _array(group[key], key, where)
+        _check_own(group, key, where)
+        values[key] = _member(group[key], key, where)
     if set(values) != known:
         raise DataError(f"{where}: a {name} has {sorted(known)}, the file has {sorted(values)}. It is damaged.")
     with jaxtyped("context"):  # the sizes M, H, K ... of one model are the same in all its arrays
@@ -132,6 +166,10 @@ def _read(group: Any, where: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)
+        hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+        return isinstance(value, tuple) and len(hints) == len(value) and all(map(_fits, value, hints))
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
 
 

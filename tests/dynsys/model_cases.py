@@ -7,12 +7,21 @@ import jax.random as jr
 import numpy as np
 
 from dynsys import registry
+from dynsys.dynamics import AbstractPiecewiseLinear, AbstractTimed
 from dynsys.models.regressed import Regressed
 
-REGRESSED = tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), Regressed))
+
+def _kind(cls):
+    return tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), cls))
+
+
+REGRESSED = _kind(Regressed)
+PIECEWISE = _kind(AbstractPiecewiseLinear)  # all of them have an observation model
+TIMED = _kind(AbstractTimed)
 TRAINED = tuple(name for name in registry.names("model") if name not in REGRESSED)
 # every kind of model in each variant that it has: (name, inputs, observation); those fitted in closed form have one
-CASES = [(name, n_inputs, observation) for name in TRAINED for n_inputs in (0, 2) for observation in ("identity", "affine")]
+CASES = [(name, n_inputs, observation) for name in PIECEWISE for n_inputs in (0, 2) for observation in ("identity", "affine")]
+CASES += [(name, n_inputs, "identity") for name in TIMED for n_inputs in (0, 2)]
 CASES += [(name, 0, "identity") for name in REGRESSED]
 
 SMALL = {
@@ -40,10 +49,12 @@ def make(name, n_inputs=0, observation="identity", n_obs=3, key=0, **options):
     """A model of any kind; if trained, with every parameter away from zero, so that no term is hidden by its start."""
     if name in REGRESSED:
         return fitted(name, n_obs, **options)
-    model = registry.lookup("model", name).init(n_obs, n_inputs, observation=observation, key=jr.key(key), **options)
+    seen = {"observation": observation} if name in PIECEWISE else {}
+    model = registry.lookup("model", name).init(n_obs, n_inputs, **seen, key=jr.key(key), **(SMALL.get(name, {}) | options))
     leaves, treedef = jax.tree.flatten(model)
     keys = jr.split(jr.key(key + 1), len(leaves))
-    return jax.tree.unflatten(treedef, [leaf + 0.05 * jr.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)])
+    away = [leaf + 0.05 * jr.normal(k, leaf.shape) if eqx.is_inexact_array(leaf) else leaf for leaf, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(treedef, away)
 
 
 def astype(model, dtype):

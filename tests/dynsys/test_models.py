@@ -10,12 +10,10 @@ import torch
 from numpy.testing import assert_allclose
 
 from dynsys import registry
-from dynsys.dynamics import AbstractPiecewiseLinear, rollout
+from dynsys.dynamics import AbstractPiecewiseLinear, Gapped, rollout
 from dynsys.errors import InvalidValue
 
-from .model_cases import CASES, REGRESSED, TRAINED, astype, make
-
-PIECEWISE = tuple(name for name in registry.names("model") if issubclass(registry.lookup("model", name), AbstractPiecewiseLinear))
+from .model_cases import CASES, PIECEWISE, REGRESSED, TIMED, TRAINED, astype, make
 
 
 def states(model, count=20):
@@ -73,7 +71,7 @@ def test_step_observe_lift_agree_on_jax_numpy_and_torch(name, n_inputs, observat
         assert_allclose(as_torch.lift(torch.from_numpy(np.array(x))).numpy(), model.lift(x), atol=1e-11)
 
 
-@pytest.mark.parametrize(("name", "n_inputs", "observation"), [case for case in CASES if case[0] in TRAINED])
+@pytest.mark.parametrize(("name", "n_inputs", "observation"), [case for case in CASES if case[0] in PIECEWISE])
 def test_region_gives_the_affine_map(name, n_inputs, observation):
     model = make(name, n_inputs, observation)
     assert isinstance(model, AbstractPiecewiseLinear)
@@ -84,7 +82,7 @@ def test_region_gives_the_affine_map(name, n_inputs, observation):
     assert len(seen) > 1  # otherwise one region was all that was tested
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", PIECEWISE)
 @pytest.mark.parametrize("observation", ["identity", "affine"])
 def test_lift_and_correct_invert_observe(name, observation):
     model = make(name, observation=observation, dim=7)
@@ -99,6 +97,22 @@ def test_lift_and_correct_invert_observe(name, observation):
     assert_allclose(null @ (corrected - z), 0.0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", TIMED)
+def test_a_timed_map_takes_any_gap(name):
+    model = make(name, n_inputs=2)
+    gapped = Gapped(model)
+    z, u = states(model, 1)[0], inputs_for(model)
+    assert_allclose(model.over(z, u, 1.0), model.step(z, u), atol=1e-14)
+    assert_allclose(gapped.step(z, jnp.append(u, 2.5)), model.over(z, u, 2.5), atol=1e-14)
+    assert_allclose(gapped.step(z), model.step(z), atol=1e-14)
+    assert not np.allclose(model.over(z, u, 2.5), model.step(z, u), atol=1e-6)
+    # the observation moves continuously: a gap of nothing moves it by nothing
+    assert_allclose(model.observe(model.over(z, u, 1e-9)), model.observe(z), atol=1e-6)
+    x = jr.normal(jr.key(5), (3,))
+    assert_allclose(gapped.observe(gapped.correct(z, x)), x, atol=0)
+    assert_allclose(gapped.observe(gapped.lift(x)), x, atol=0)
+
+
 @pytest.mark.parametrize("name", REGRESSED)
 def test_correct_shows_the_observation_and_keeps_the_past(name):
     model = make(name)
@@ -111,7 +125,7 @@ def test_correct_shows_the_observation_and_keeps_the_past(name):
     assert_allclose(corrected[kept], z[kept], atol=0)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", PIECEWISE)
 def test_latent_space_smaller_than_the_data(name):
     model = make(name, observation="affine", n_obs=5, dim=2)
     z = states(model, 1)[0]

@@ -15,16 +15,15 @@ from dynsys.train.forced import forced_run
 from dynsys.train.forcing import Adaptive, Annealed, Constant, FreeRunning, GeneralizedForcing, SparseForcing, jacobian_growth
 from dynsys.train.loss import Loss
 
-from .model_cases import TRAINED
+from .model_cases import PIECEWISE, TRAINED, make
 
 T, B, N, K = 7, 2, 3, 2
 FORCINGS = [SparseForcing(4), SparseForcing(4, complete=True), GeneralizedForcing(Constant(0.3)), FreeRunning()]
 
 
 def case(name, observation="identity", inputs=True):
-    model = registry.lookup("model", name).init(N, K if inputs else 0, dim=5, observation=observation, key=jr.key(0))
-    leaves, treedef = jax.tree.flatten(model)
-    model = jax.tree.unflatten(treedef, [a + 0.05 * jr.normal(jr.key(i), a.shape) for i, a in enumerate(leaves)])
+    sizes = {"dim": 5} if name in PIECEWISE else {}
+    model = make(name, K if inputs else 0, observation, n_obs=N, **sizes)
     xs = jr.normal(jr.key(1), (T, B, N))
     return model, xs, jr.normal(jr.key(2), (T, B, K)) if inputs else None
 
