@@ -6,6 +6,7 @@ Everything is learned once, from the training part, and kept in a frozen `Prepar
 `backward` undoes the scaling of the first N coordinates. The trend is not put back, and neither is what smoothing removed:
 outputs are in the user's units, about the trend. Trend and smoothing are not causal (see dynsys.prepare.filters). Trajectories
 never touch each other, nor do the training, validation and test parts if each is given to `forward` by itself.
+Irregular samples (see dynsys.prepare.irregular) keep their times: the gap to the next one becomes the last input.
 
 Row i of a prepared trajectory is row (i + (m-1) d) k of the recording; its input is the mean over the k rows from there on.
 """
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from dynsys.errors import DataError, InvalidValue
 from dynsys.prepare import filters
 from dynsys.prepare.embedding import choose, embed
+from dynsys.prepare.irregular import check_config, embed_at, even, gaps, times_of, typical_interval
 from dynsys.prepare.lazy import LazyRows
 from dynsys.prepare.learning import blocks, excerpt, filtered, moments, standard
 from dynsys.prepare.settings import PreparationConfig
@@ -31,7 +33,8 @@ from dynsys_datasets.series import TimeSeries
 class Prepared:
     """What a model is trained on: trajectories (T_i', N'), inputs (T_i', K) or None, the interval between rows, the columns' names.
 
-    Row i of each is row `offset + i * step` of the recording. Arrays are in memory, or LazyRows if the recording is lazy and unfiltered.
+    Row i of each is row `offset + i * step` of the recording, unless `gapped`: then the last input is the gap to the next row. Arrays are
+    in memory, or LazyRows if the recording is lazy and unfiltered.
     """
 
     trajectories: tuple[np.ndarray | LazyRows, ...]
@@ -40,6 +43,12 @@ class Prepared:
     names: tuple[str, ...]
     offset: int
     step: int
+    gapped: bool = False
+
+    @property
+    def n_inputs(self) -> int:
+        """K, the external inputs, without the gap."""
+        return (0 if self.inputs is None else self.inputs[0].shape[1]) - self.gapped
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Preparation:
     """A preparation with everything that was chosen or learned in it; made by `learn`, kept in model files by `to_json`.
 
     mean, scale: (N,) in the user's units; input_mean, input_scale: (K,). dt: sampling interval of the recording, before
-    downsampling. delay and dimension are 1 without embedding. choice: how they were found, in words.
+    downsampling; the typical one if `gapped`: learned from irregular samples, whose gaps are the last input. delay and dimension
+    are 1 without embedding. choice: how they were found, in words.
     """
 
     config: PreparationConfig
@@ -61,14 +71,22 @@ class Preparation:
     delay: int
     dimension: int
     choice: tuple[str, ...]
+    gapped: bool = False
 
     @classmethod
-    def learn(cls, train: TimeSeries, config: PreparationConfig | None = None) -> "Preparation":
+    def learn(cls, train: TimeSeries, config: PreparationConfig | None = None, *, gapped: bool | None = None) -> "Preparation":
         """Learn mean, scale, delay and dimension from the training part; lazy series are read in blocks.
+
+        gapped: whether other parts may be irregular; by default whether this one is.
 
         Raises DataError for NaN or inf, a column that is constant once it is detrended, and trajectories that are too short.
         """
         config = PreparationConfig() if config is None else config
+        gapped = not train.is_regular if gapped is None else gapped
+        if gapped:
+            check_config(config, train.source or "TimeSeries")
+            train = train.load()
+        dt = typical_interval(train) if gapped else float(train.dt)
         mean, scale = standard(train, config)
         input_mean, input_scale = np.zeros(train.n_inputs), np.ones(train.n_inputs)
         if train.inputs is not None and config.standardise:
@@ -77,7 +95,8 @@ class Preparation:
         delay, dimension, words = 1, 1, ("one observation is the state",)
         asked = config.delay is not None or config.dimension is not None
         if config.embedding == "delay" or (config.embedding == "auto" and (train.n_obs == 1 or asked)):
-            sample = [(x - mean) / scale for x in excerpt(train, config)]
+            rows = even(train.trajectories, times_of(train), dt) if gapped else excerpt(train, config)
+            sample = [(x - mean) / scale for x in rows]
             found = choose(sample, rule=config.rule, delay=config.delay, dimension=config.dimension)
             delay, dimension = found.delay, found.dimension
             given = config.delay is not None and config.dimension is not None
@@ -85,7 +104,7 @@ class Preparation:
         return cls(
             config=config,
             names=train.names,
-            dt=float(train.dt),
+            dt=dt,
             time_unit=train.time_unit,
             mean=_numbers(mean),
             scale=_numbers(scale),
@@ -94,6 +113,7 @@ class Preparation:
             delay=int(delay),
             dimension=int(dimension),
             choice=tuple(words),
+            gapped=gapped,
         )
 
     @property
@@ -125,9 +145,12 @@ class Preparation:
     def forward(self, series: TimeSeries) -> Prepared:
         """Prepare any series of the same columns and sampling interval.
 
-        Raises DataError if columns, inputs or dt are not those of the training part, or a trajectory is shorter than `history`.
+        Learned from irregular samples, it prepares any sampling; the gaps are the last column of the inputs. Raises DataError if
+        columns, inputs or dt are not those of the training part, or a trajectory is shorter than `history`.
         """
         self._check(series)
+        if self.gapped:
+            return self._forward_gapped(series.load())
         lazy = series.is_lazy and not self.config.filtered
         step, offset = self.config.downsample, self.history - 1
         rows = [-(-length // step) - offset // step for length in series.lengths]
@@ -195,6 +218,15 @@ class Preparation:
 
         return parse(text)
 
+    def _forward_gapped(self, series: TimeSeries) -> Prepared:
+        values, inputs = [], []
+        for i, (x, times) in enumerate(zip(series.trajectories, times_of(series), strict=True)):
+            standard = (np.asarray(x, float) - np.reshape(self.mean, (1, -1))) / np.reshape(self.scale, (1, -1))
+            values.append(embed_at(standard, times, self.delay * self.dt, self.dimension))
+            drive = [gaps(times, self.dt)] if series.inputs is None else [self._scale_inputs(np.asarray(series.inputs[i][:], float)), gaps(times, self.dt)]
+            inputs.append(np.column_stack(drive)[-len(values[-1]) :])
+        return Prepared(tuple(values), tuple(inputs), self.dt, self.prepared_names, self.history - 1, 1, gapped=True)
+
     def _finish(self, x: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "S D"]:
         """Scale and embed rows that are filtered and downsampled."""
         return embed((x - np.reshape(self.mean, (1, -1))) / np.reshape(self.scale, (1, -1)), self.delay, self.dimension)
@@ -214,6 +246,20 @@ class Preparation:
         if series.n_inputs != len(self.input_mean):
             raise DataError(
                 f"{where}: {series.n_inputs} inputs, but the model was trained with {len(self.input_mean)}. Give the same inputs."
+            )
+        if self.gapped:
+            window = (self.dimension - 1) * self.delay * self.dt
+            for i, times in enumerate(times_of(series)):
+                if times[-1] - times[0] < window:
+                    raise DataError(
+                        f"{where}, trajectory {i}: spans a time of {times[-1] - times[0]:.6g}, less than the {window:.6g} of one delay "
+                        f"vector (dimension {self.dimension}, delay {self.delay * self.dt:.6g}). Leave this trajectory out."
+                    )
+            return
+        if not series.is_regular:
+            raise DataError(
+                f"{where}: sampled at irregular times, but the model was trained on even samples. Call .resample(dt={self.dt:.6g}), "
+                "or train a model of continuous time (neural-ode, ltc, cfc) on irregular samples."
             )
         if abs(series.dt - self.dt) > 1e-3 * self.dt:
             raise DataError(

@@ -29,6 +29,8 @@ def describe(preparation: Preparation) -> tuple[str, ...]:
         )
     if config.downsample > 1:
         lines.append(f"downsampling: every {config.downsample}. row kept, dt {p.dt:.6g} -> {p.prepared_dt:.6g} {unit}".rstrip())
+    if p.gapped:
+        lines.append(f"irregular samples: the gap to the next one, in units of the typical {p.dt:.6g} {unit}, is an input".rstrip())
     if config.standardise:
         shown = ", ".join(f"{name} ({m:.4g}, {s:.4g})" for name, m, s in zip(p.names[:6], p.mean, p.scale, strict=False))
         lines.append(f"standardised by mean and standard deviation of the training part: {shown}{', ...' if p.n_obs > 6 else ''}")
@@ -46,7 +48,7 @@ def parse(text: str) -> Preparation:
     """A Preparation from JSON; DataError unless it has exactly the fields, types and sizes of one."""
     try:
         found = json.loads(text)
-        result = Preparation(**_typed({**found, "config": PreparationConfig(**found["config"])}))
+        result = Preparation(**_typed({"gapped": False, **found, "config": PreparationConfig(**found["config"])}))
     except DynsysError as error:
         raise DataError(f"Preparation.from_json: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
@@ -72,7 +74,7 @@ def _typed(found: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(found[name], list) or not all(type(value) is kind for value in found[name]):
             raise TypeError(f"{name} must be a list of {kind.__name__}")
         result[name] = tuple(found[name])
-    for name, kinds in (("dt", (float,)), ("delay", (int,)), ("dimension", (int,)), ("time_unit", (str, type(None)))):
+    for name, kinds in (("dt", (float,)), ("delay", (int,)), ("dimension", (int,)), ("gapped", (bool,)), ("time_unit", (str, type(None)))):
         if type(found[name]) not in kinds:
             raise TypeError(f"{name} must be {kinds[0].__name__}, got {found[name]!r}")
     return result

@@ -20,6 +20,7 @@ from dynsys.metrics.score import Score, definition, score_between
 from dynsys.precision import x64
 from dynsys.prepare.preparation import Preparation, Prepared
 from dynsys.reconstruct.scoring import dtype_of, free_runs, sensible_bins
+from dynsys.reconstruct.timed import with_gaps
 
 LONGEST = 100_000  # rows of the series that are scored
 LEAD = 50  # observed points that lead a model with hidden states to its start
@@ -53,14 +54,17 @@ def evaluate(
     inputs = None if data.inputs is None else np.asarray(data.inputs[trajectory][:LONGEST], float)
     if len(true) < 20:
         raise DataError(f"evaluate: needs at least 20 rows after preparation, got {len(true)}. Give a longer series.")
+    bare, model = model, with_gaps(model, data)
+    dt = data.dt * (float(np.mean(inputs[:, -1])) if data.gapped and inputs is not None else 1.0)  # the mean time between rows
     lead = min(lead_of(model), len(true) // 4)
     scores = _long_run(model, preparation, true, inputs, starts, sensible_bins(len(true)) if bins is None else bins, seed)
     scores += _one_to_many_steps(model, preparation, true, inputs, min(20, len(true) // 4), lead)
-    scores += _forecasts(model, preparation, true, inputs, starts, horizon, longest, lead, data.dt, lyapunov)
-    if model.n_inputs == 0:
+    scores += _forecasts(model, preparation, true, inputs, starts, horizon, longest, lead, dt, lyapunov)
+    if bare.n_inputs == 0:
         steps = min(10_000, max(1000, len(true)))
-        first = warm_up(model, jnp.asarray(true[: min(model.memory, len(true) // 4) + 1]))
-        value = lyapunov_max(model, np.asarray(first), steps=steps, dt=data.dt)
+        rows = min(model.memory, len(true) // 4)
+        first = warm_up(model, jnp.asarray(true[: rows + 1]), None if inputs is None else jnp.asarray(inputs[:rows]))
+        value = lyapunov_max(bare, np.asarray(first), steps=steps, dt=data.dt)
         settings = (("steps", steps), ("transient", 1000), ("dt", data.dt), ("of the true system", lyapunov))
         scores.append(Score("lyapunov_max", value, None, definition(lyapunov_max), settings))
     return tuple(scores)
@@ -98,11 +102,12 @@ def run_from(
 def _long_run(
     model: AbstractMap, preparation: Preparation, true: np.ndarray, inputs: np.ndarray | None, starts: int, bins: int, seed: int
 ) -> list[Score]:
-    past = 0 if inputs is not None else min(model.memory, len(true) // 4)  # what leads to a start is not compared
+    past = min(model.memory, len(true) // 4)  # what leads to a start is not compared
     rows = np.random.default_rng(seed).integers(past, len(true), starts if inputs is None else 0)
     windows = np.stack([true[row - past : row + 1] for row in [past, *rows.tolist()]])
     true = true[past:]
-    made = run_from(model, windows[:1], len(true), inputs)[0]
+    led, driven = (None, None) if inputs is None else (inputs[:past], inputs[past:])
+    made = run_from(model, windows[:1], len(true), driven, led)[0]
     others = run_from(model, windows[1:], len(true)) if len(rows) else np.zeros((0, *true.shape))
     extra: tuple[tuple[str, Any], ...] = ()
     scores, plane, first, rest = [], true, made, others

@@ -18,8 +18,9 @@ import jax.random as jr
 import numpy as np
 
 import dynsys
+from dynsys import registry
 from dynsys.config import to_toml, with_settings
-from dynsys.dynamics import AbstractMap
+from dynsys.dynamics import AbstractMap, AbstractTimed
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.precision import x64
@@ -33,6 +34,7 @@ from dynsys.reconstruct.folder import CHECKPOINT_FILE, RunFolder
 from dynsys.reconstruct.reconstruction import MODEL_FILE, Outcome, Reconstruction, load
 from dynsys.reconstruct.scoring import FreeRunScorer
 from dynsys.reconstruct.settings import FitSettings
+from dynsys.reconstruct.timed import with_gaps, without_gaps
 from dynsys.train.checkpoint import load_checkpoint, save_checkpoint
 from dynsys.train.loss import Loss
 from dynsys.train.trainer import Plan, Progress, Run, Scored, Trained, Trainer
@@ -106,8 +108,9 @@ def fit(
             trained = closed_form.scored(models, make_scorer(chosen, preparation, parts, data, models[0].memory))
             skipped = (0,) * len(models)
         else:
-            trainer = make_trainer(chosen, data, series)
-            scorer = make_scorer(chosen, preparation, parts, data)
+            models = untrained(chosen, data)
+            trainer = make_trainer(chosen, data, series, models)
+            scorer = make_scorer(chosen, preparation, parts, data, models[0].memory)
             run = trainer.begin()
             if folder is not None:
                 folder.begin(mark, to_toml(chosen), overwrite=overwrite)
@@ -116,7 +119,7 @@ def fit(
                 run = load_checkpoint(checkpoint, run, fingerprint=mark)
             with shown(progress) as tell:
                 train(trainer, run, scorer, checkpoint, mark, folder, tell)
-            trained = trainer.result(run)
+            trained = without_gaps(trainer.result(run))
             skipped = tuple(int(n) for n in np.asarray(run.state.skipped))
         scores = scores_of_test_part(trained, preparation, parts, training.seed)
     best = trained.best
@@ -153,9 +156,11 @@ def begin(who: str, series: TimeSeries, settings: FitSettings) -> Beginning:
             f"{series.source or 'TimeSeries'}: {series.n_obs} columns of at most {max(series.lengths)} points; it looks transposed. "
             "Rows are points in time: TimeSeries(values.T)."
         )
-    series.check()
+    series.check(irregular=True)
+    if not series.is_regular:
+        _check_timed(series, settings.model.name)
     parts = split(series, settings)
-    preparation = Preparation.learn(parts.train, settings.preparation)
+    preparation = Preparation.learn(parts.train, settings.preparation, gapped=not series.is_regular)
     data = preparation.forward(parts.train)
     noise = suggest_noise_level(_present_columns(data, preparation))
     chosen, words = closed_form.resolve(settings) if closed_form.is_closed_form(settings) else resolve(settings, data, noise)
@@ -171,14 +176,15 @@ def split(series: TimeSeries, settings: FitSettings) -> Parts:
     if train is None:
         raise InvalidValue("split: nothing is left to train on.")
     if settings.training.window is not None:
-        train.check(window=settings.training.window)
+        train.check(window=settings.training.window, irregular=True)
     return Parts(train, validation, test)
 
 
 def fingerprint(settings: FitSettings, series: TimeSeries) -> str:
     """A digest of all settings and of the recording (of evenly spread rows, for a file that stays on disk)."""
-    digest = hashlib.sha256(f"{dynsys.__version__}\n{to_toml(settings)}\n{series.names}\n{series.dt!r}".encode())
-    for arrays in (series.trajectories, series.inputs or ()):
+    digest = hashlib.sha256(f"{dynsys.__version__}\n{to_toml(settings)}\n{series.names}\n".encode())
+    digest.update(repr(series.dt if series.is_regular else "irregular").encode())
+    for arrays in (series.trajectories, series.inputs or (), () if series.is_regular else series.times or ()):
         for array in arrays:
             digest.update(str(array.shape).encode())
             if isinstance(array, np.ndarray):
@@ -215,8 +221,8 @@ def chosen_settings(
 
 def untrained(settings: FitSettings, data: Prepared) -> tuple[AbstractMap, ...]:
     """The models of all seeds before their training."""
-    n_inputs = 0 if data.inputs is None else data.inputs[0].shape[1]
-    return make_models(settings, n_obs=data.trajectories[0].shape[1], n_inputs=n_inputs)
+    models = make_models(settings, n_obs=data.trajectories[0].shape[1], n_inputs=data.n_inputs)
+    return tuple(with_gaps(model, data) for model in models)
 
 
 def make_trainer(
@@ -311,6 +317,16 @@ def train(
 def _snapshot(run: Run) -> Run:
     """The run as it is now; only what is changed in place is copied."""
     return dataclasses.replace(run, best_score=run.best_score.copy(), best_step=run.best_step.copy(), history=list(run.history))
+
+
+def _check_timed(series: TimeSeries, name: str) -> None:
+    """DataError for irregular samples and a model in discrete time: what is irregular, and what to do."""
+    if not issubclass(registry.lookup("model", name), AbstractTimed):
+        timed = [other for other in registry.names("model") if issubclass(registry.lookup("model", other), AbstractTimed)]
+        try:
+            series.dt  # noqa: B018 (raises, with the steps that are off and the call that resamples)
+        except DataError as error:
+            raise DataError(f"{error} Or fit a model of continuous time ({', '.join(timed)}); {name} steps in equal times.") from None
 
 
 def _present_columns(data: Prepared, preparation: Preparation) -> TimeSeries:

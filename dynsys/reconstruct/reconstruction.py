@@ -21,6 +21,7 @@ from dynsys.precision import x64
 from dynsys.prepare.preparation import Preparation
 from dynsys.reconstruct.evaluation import evaluate, lead_of, run_from
 from dynsys.reconstruct.settings import FitSettings
+from dynsys.reconstruct.timed import at_typical_gaps, with_gaps
 from dynsys.status import Status
 from dynsys.train.trainer import Row
 from dynsys_datasets.catalogue import names
@@ -97,7 +98,10 @@ class Reconstruction:
             _check_series("simulate", start)
         begin = np.reshape(self.start, (-1, self.preparation.n_prepared))
         first, past = (begin, None) if start is None else self._end(start, 0)[:2]
-        run = run_from(self.model, first[None], points, self._inputs("simulate", inputs, points - 1), past)[0]
+        driven = at_typical_gaps(self._inputs("simulate", inputs, points - 1), points - 1, self.preparation)
+        if past is None and self.preparation.gapped:  # the inputs of the first training points are not kept: their mean, 0
+            past = at_typical_gaps(np.zeros((len(begin) - 1, self.model.n_inputs)), len(begin) - 1, self.preparation)
+        run = run_from(with_gaps(self.model, self.preparation), first[None], points, driven, past)[0]
         return self._series([run], f"free run of {points} points of a {type(self.model).__name__} trained on {self.source}")
 
     def forecast(self, series: TimeSeries, steps: int, *, inputs: np.ndarray | None = None) -> TimeSeries:
@@ -117,7 +121,8 @@ class Reconstruction:
                 raise InvalidValue(f"forecast: inputs must have shape (T, {self.model.n_inputs}), got {np.shape(inputs)}.")
             coming = None if inputs is None or known is None else np.concatenate([known, np.asarray(inputs, float)])
             driven = self._inputs("forecast", inputs if coming is None else coming, steps)
-            runs.append(run_from(self.model, first[None], steps + 1, driven, past)[0, 1:])
+            driven = at_typical_gaps(driven, steps, self.preparation)
+            runs.append(run_from(with_gaps(self.model, self.preparation), first[None], steps + 1, driven, past)[0, 1:])
             last = float(series.times[i][-1]) if series.times is not None else (series.lengths[i] - 1) * series.dt
             times.append(last + self.dt * np.arange(1, steps + 1))
         return self._series(runs, f"forecast of {steps} points by a {type(self.model).__name__} trained on {self.source}", times)

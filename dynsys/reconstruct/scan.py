@@ -78,8 +78,9 @@ class ScanRow:
 
     @property
     def median(self) -> float:
-        """The median of the scores."""
-        return float(np.median(self.scores))
+        """The median of the scores; 1e6 where half of them or more are dead, for the mean of a score and of no score says nothing."""
+        upper = sorted(self.scores)[len(self.scores) // 2]
+        return WORST_SCORE if upper >= WORST_SCORE else float(np.median(self.scores))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

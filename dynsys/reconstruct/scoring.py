@@ -54,7 +54,7 @@ class FreeRunScorer:
     """Scores models by free runs from many starts; made once from the prepared training and validation series.
 
     Runs of a driven model follow the data's inputs from their start, so they are as long as the inputs last. memory: points that
-    lead an autonomous model to each start.
+    lead a model to each start.
     """
 
     def __init__(
@@ -72,15 +72,17 @@ class FreeRunScorer:
     ):
         rng = np.random.default_rng(seed)
         lengths = np.array([x.shape[0] for x in trajectories])
+        memory = min(memory, int(lengths.max()) // 4)
         self.steps = steps if inputs is None else int(min(steps, max(1, lengths.max() // 2)))
-        room = lengths - (1 if inputs is None else self.steps)
+        room = lengths - (1 if inputs is None else self.steps + memory)
         ends = np.cumsum(np.maximum(room, 0))
         picks = np.sort(rng.integers(0, ends[-1], starts))
         which = np.searchsorted(ends, picks, side="right")
         rows = picks - np.where(which > 0, ends[which - 1], 0)
         pairs = list(zip(which.tolist(), rows.tolist(), strict=True))
         self.starts = np.stack([_window(trajectories[i], a, memory) for i, a in pairs])
-        self.inputs = None if inputs is None else np.stack([np.asarray(inputs[i][a : a + self.steps]) for i, a in pairs])
+        driven = None if inputs is None else np.stack([np.asarray(inputs[i][a : a + memory + self.steps]) for i, a in pairs])
+        self.past, self.inputs = (None, None) if driven is None else (driven[:, :memory], driven[:, memory:])
 
         self.true = _excerpt(trajectories, self.steps)
         whole = np.concatenate(self.true)
@@ -101,8 +103,8 @@ class FreeRunScorer:
     def __call__(self, model: AbstractMap) -> Scored:
         """The score of a model and its parts."""
         dtype = dtype_of(model)
-        inputs = None if self.inputs is None else jnp.asarray(self.inputs, dtype)
-        return self.score(np.asarray(free_runs(model, jnp.asarray(self.starts, dtype), self.steps, None, inputs), float))
+        past, inputs = (None if rows is None else jnp.asarray(rows, dtype) for rows in (self.past, self.inputs))
+        return self.score(np.asarray(free_runs(model, jnp.asarray(self.starts, dtype), self.steps, past, inputs), float))
 
     def score(self, runs: np.ndarray) -> Scored:
         """The score of free runs (B, S, N)."""

@@ -25,6 +25,7 @@ from dynsys.metrics.score import Score
 from dynsys.prepare.preparation import Prepared
 from dynsys.reconstruct import Reconstruction
 from dynsys.reconstruct.evaluation import run_from
+from dynsys.reconstruct.timed import with_gaps
 from dynsys.report import page
 from dynsys.report.content import Histogram, History, ReportContent, Spectrum
 from dynsys.report.structure_basins import basin_map
@@ -32,6 +33,7 @@ from dynsys.report.structure_view import Naming
 from dynsys_datasets.series import TimeSeries
 
 Events = Callable[[np.ndarray, float], Sequence[tuple[str, str | None, np.ndarray]]]
+UNEVEN = "The samples are irregular: time axes and spectra count rows of the mean interval, and events are not counted."
 LONGEST = 100_000  # points of the free run
 OVERLAY = 600  # points of the overlay
 FEW_STARTS = 2000  # of the search for cycles
@@ -88,12 +90,15 @@ def content_of(
     true = np.asarray(data.trajectories[longest][:LONGEST], float)
     inputs = None if data.inputs is None else np.asarray(data.inputs[longest][:LONGEST], float)
     length = len(true) if points is None or inputs is not None else points
-    past = 0 if inputs is not None else min(found.model.memory, len(true) // 4)  # what leads a model to its start is not shown
-    made = run_from(found.model, true[None, : past + 1], length - past if points is None else length, inputs)[0]
+    past = min(found.model.memory, len(true) // 4)  # what leads a model to its start is not shown
+    led, driven = (None, None) if inputs is None else (inputs[:past], inputs[past:])
+    rows = length - past if points is None or inputs is not None else length
+    made = run_from(with_gaps(found.model, data), true[None, : past + 1], rows, driven, led)[0]
     true = true[past:]
     preparation = found.preparation
     shown, whole_run = preparation.backward(true), preparation.backward(made)
     run = whole_run[: len(shown)]
+    dt = found.dt * (float(np.mean(inputs[:, -1])) if data.gapped and inputs is not None else 1.0)
     overlay = min(OVERLAY, len(shown), len(run))
     return ReportContent(
         title=title or f"{Path(found.source or 'recording').name}: {found.settings.model.name}",
@@ -101,7 +106,7 @@ def content_of(
         created=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         names=preparation.names,
         units=found.units if isinstance(found.units, str) or found.units is None else ", ".join(found.units),
-        dt=found.dt,
+        dt=dt,
         time_unit=preparation.time_unit or "units of time",
         true=shown,
         made=run,
@@ -109,14 +114,14 @@ def content_of(
         overlay_made=run[:overlay],
         scores=tuple(_named(score) for score in found.scores),
         histories=_histories(found),
-        spectrum=_spectrum(shown, run, found.dt),
-        histograms=() if events is None else _histograms(found, whole_run, events),
+        spectrum=_spectrum(shown, run, dt),
+        histograms=() if events is None or data.gapped else _histograms(found, whole_run, events),
         summary=_summary(found),
         settings_toml=to_toml(found.settings),
         versions=_versions(),
         warnings=_warnings(found, whole_run),
         preparation=tuple(_pair(line) for line in (*preparation.summary(), *found.outcome.choices)),
-        data_notes=found.notes,
+        data_notes=(*found.notes, UNEVEN) if data.gapped else found.notes,
         seed_values=(("validation score", found.outcome.scores),),
         seconds=found.outcome.seconds,
         delay=preparation.delay if preparation.dimension > 1 else None,

@@ -235,10 +235,11 @@ class TimeSeries:
             for start, block in blocks(values):
                 yield i, start, block
 
-    def check(self, window: Integer | None = None) -> "TimeSeries":
+    def check(self, window: Integer | None = None, *, irregular: bool = False) -> "TimeSeries":
         """The series itself, if it can be trained on; DataError otherwise, with what to do.
 
-        Looks for NaN and inf, constant columns, irregular sampling, and no trajectory of at least `window` points.
+        Looks for NaN and inf, constant columns, irregular sampling (unless `irregular` allows it), and no trajectory of at least
+        `window` points.
         """
         for kind, arrays, names in (("column", self.trajectories, self.names), ("input", self.inputs or (), self.input_names)):
             for i, array in enumerate(arrays):
@@ -258,7 +259,8 @@ class TimeSeries:
                 f"{self._name}: column {self.names[constant[0]]!r} is constant ({first:.6g} in all {self.n_points} rows), so there is "
                 "nothing to learn in it. " + (f"Leave it out: columns={others[:10]}." if others else "Choose another recording.")
             )
-        self.dt  # noqa: B018 (raises if irregular)
+        if not irregular:
+            self.dt  # noqa: B018 (raises if irregular)
         return self
 
     def _check_length(self, window: Integer | None) -> None:
