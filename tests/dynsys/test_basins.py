@@ -56,6 +56,35 @@ def test_known_cycles_come_first_and_may_begin_at_any_point():
     np.testing.assert_allclose(np.sort(unknown.attractors[0].points[:, 0]), [-2 / 7, 6 / 7], atol=1e-9)
 
 
+def test_orbits_that_come_slowly_end_at_one_fixed_point():
+    model, point = chain([0.9995], [], 0.0005), verified(chain([0.9995], [], 0.0005), np.array([[1.0]]), 1e-9)
+    # 0.9995^16000 = 3e-4: an orbit repeats to 1e-6 at each step, at as many places as there are starts
+    for cycles in ((), (point,)):
+        found = basins(model, **LINE, extent=(-2, 2, 0, 0), resolution=(12, 1), steps=16_000, cycles=cycles)
+        (attractor,) = found.attractors
+        assert attractor.name == "fixed point"
+        assert attractor.share == 1.0
+        assert attractor.points[0, 0] == pytest.approx(1.0, abs=1e-12)
+        assert found.notes == ()
+    early = basins(model, **LINE, extent=(-2, 2, 0, 0), resolution=(12, 1), steps=1000)  # 0.9995^1000 = 0.6
+    assert "hardly move" in early.notes[0]
+
+
+class Slow(AbstractFlow):
+    dim: int = 2
+    n_inputs: int = 0
+
+    def field(self, t, z, u=None):
+        x, y = z
+        return jnp.stack([x * (1 - x**2 - y**2) - 0.05 * y, y * (1 - x**2 - y**2) + 0.05 * x])
+
+
+def test_a_slow_limit_cycle_is_no_fixed_point():
+    found = basins(Slow(), [0, 0], [1, 0], [0, 1], extent=(-2, 2, -2, 2), resolution=4, steps=200_000, dt=1e-4)  # 5e-6 a step
+    assert all(attractor.period is None for attractor in found.attractors)
+    assert any("hardly move" in note for note in found.notes)
+
+
 def test_two_chaotic_attractors_are_told_apart():
     s = 1.9  # two tent maps, mirrored: attractors in s(1 - s/2) < |x| < s/2
     found = basins(chain([-s, s, -s], [-0.5, 0.5], -s), **LINE, extent=(-1.5, 1.499, 0, 0), resolution=(600, 1), steps=300)

@@ -125,6 +125,23 @@ def test_a_saddle_node_of_a_flow_from_a_given_cycle():
     assert sorted(np.sign(branch.points[[0, -1], 0, 0])) == [-1, 1]
 
 
+class Wells(AbstractFlow):
+    p: jnp.ndarray
+    dim: int = 1
+    n_inputs: int = 0
+
+    def field(self, t, z, u=None):
+        return self.p + z**2 - 0.3 * z**4
+
+
+def test_a_branch_to_the_ends_of_the_range_is_traced_once():
+    # p = 0.3 x^4 - x^2 is one curve; -1 + (0.2 - -1) is not 0.2 in floating point
+    found = follow(lambda p: Wells(jnp.asarray(p)), np.linspace(-1, 0.2, 9), starts=100, searches=4, box=([-2.0], [2.0]))
+    assert len(found) == 1
+    assert [event.value for event in found.of_kind("fold")] == pytest.approx([-5 / 6, -5 / 6, 0.0], abs=1e-8)
+    assert found.branches[0].values[[0, -1]].tolist() == [0.2, 0.2]
+
+
 def collide(left, right, **settings):
     """The border-collision normal form x' = mu + left x (x < 0), mu + right x (x > 0); mu = 0 is no value of the grid."""
     return follow(lambda mu: chain([left, right], [0.0], mu), np.linspace(-1, 1.03, 12), starts=100, **settings)
@@ -157,6 +174,37 @@ def test_a_nonsmooth_fold():
     x, mu = branch.points[:, 0, 0], branch.values
     np.testing.assert_allclose(x, np.where(x < 0, mu / 0.5, -mu / 0.5), atol=1e-9)
     np.testing.assert_array_equal(branch.stable[np.abs(x) > 1e-9], (x < 0)[np.abs(x) > 1e-9])
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_closed_branch_has_no_gap(given):
+    # x' = m - 2 |x|, m = 1 - 5 |p|: fixed points m / 3 and -m, which meet at m = 0; p = 0.04 is no value of the coarse grid
+    def model(p):
+        return chain([2.0, -2.0], [0.0], 1 - 5 * abs(p))
+
+    if given:
+        cycles = [(0.04, verified(model(0.04), np.array([[0.8 / 3]]), 1e-9))]
+        found = follow(model, [-1.0, -0.5, 0.5, 1.0], searches=0, cycles=cycles)
+    else:
+        found = follow(model, np.linspace(-1, 1, 21), max_period=1, starts=50)
+    (branch,) = found.branches
+    p, x = branch.values, branch.points[:, 0, 0]
+    m = 1 - 5 * np.abs(p)
+    np.testing.assert_allclose(x, np.where(x > 0, m / 3, -m), atol=1e-9)
+    assert p[0] == p[-1]
+    assert x[0] == x[-1]
+    for side in (x > 1e-9, x < -1e-9):  # every value of the grid on either side of the loop
+        inner = [0.04] if given else np.linspace(-1, 1, 21)[9:12]
+        assert set(inner) <= set(p[side])
+    assert [event.kind for event in found.events] == ["nonsmooth fold"] * 2
+    assert [event.value for event in found.events] == pytest.approx([-0.2, 0.2], abs=1e-9)
+
+
+def test_one_word_that_lives_twice_has_two_branches():
+    # fixed points cos(p) / 3 and -cos(p) where cos(p) > 0: p < pi / 2 and 3 pi / 2 < p < 5 pi / 2
+    found = follow(lambda p: chain([2.0, -2.0], [0.0], float(np.cos(p))), np.linspace(0, 10, 41), max_period=1, starts=50)
+    assert [event.value for event in found.events] == pytest.approx(np.pi / 2 * np.array([1, 3, 5]), abs=1e-9)
+    assert len(found) == 2
 
 
 def test_a_border_collision_with_a_cycle_of_period_two():

@@ -116,6 +116,16 @@ def test_a_cycle_of_period_two(grown):
     assert min(distance(images, curve).max() for curve in unstable.curves[:2]) > 1e-3
 
 
+def test_homoclinic_orbits_of_a_cycle_are_counted_once(grown):
+    model = grown[0]
+    x0, x1 = np.linalg.solve([[A, B - 1], [B - 1, -A]], [-1, -1])
+    found = crossings(model, grow_manifold(model, record(model, [x0, B * x1], [x1, B * x0]), length=20.0))
+    gap = np.linalg.norm(step(found.points)[:, None] - found.points, axis=-1)
+    (at,) = np.nonzero(gap.min(1) < 1e-10)  # whose next point is in the list too: near the other point of the cycle
+    assert len(at) > 20
+    np.testing.assert_array_equal(found.orbits[at], found.orbits[gap[at].argmin(1)])
+
+
 def skew(c=0.5, e=1.0):
     """x' = 1 - 2|x|, y' = c y + e x: not invertible; stable manifolds are vertical lines."""
     return two_pieces([[2, 0], [e, c]], [[-2, 0], [e, c]], [1, 0])

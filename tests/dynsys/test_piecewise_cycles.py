@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dynsys.analysis.piecewise import all_cycles, find_cycles
+from dynsys.analysis.piecewise import Cycle, all_cycles, find_cycles
 from dynsys.analysis.piecewise.words import canonical, root, solved
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import InvalidValue
@@ -212,6 +212,42 @@ def test_a_collision_away_from_zero_is_one_fixed_point(corner):
     found = find_cycles(scalar(0.3, -2.1, corner, corner), 1)  # the corner is the fixed point of both sides, up to rounding
     assert [cycle.points[0, 0] for cycle in found] == pytest.approx([corner], rel=1e-12)
     assert any("border collision" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("key", range(4))
+def test_a_solution_a_hair_beyond_the_border_leads_to_the_real_one(key):
+    # x' = mu - x / 2 for x > 0, mu + x / 2 for x < 0, whose fixed point 2 mu lies beyond 0 by less than 1e-9 of the box; one start only
+    mu = 4e-10
+    found = find_cycles(scalar(0.5, -0.5, mu), 1, starts=1, box=([-1.0], [1.0]), key=key)
+    assert [cycle.points[0, 0] for cycle in found] == pytest.approx([mu / 1.5], rel=1e-6)
+
+
+def test_few_starts_are_enough_to_say_what_they_find():
+    model = lozi(1.7, 0.5)
+    for starts in (1, 2, 3, 9, 12):  # less than one for each of the eight periods in some round
+        found = find_cycles(model, 8, starts=starts)
+        assert found.status is Status.SUCCESS
+        for cycle in found:
+            np.testing.assert_allclose(step_lozi(cycle.points[-1], 1.7, 0.5), cycle.points[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "kind"),
+    [
+        ([np.exp(1j), np.exp(-1j)], "centre"),
+        ([np.exp(1j), np.exp(-1j), 0.5], "centre"),
+        ([1.0, 0.5 + 0.3j, 0.5 - 0.3j], "non-hyperbolic"),  # what turns is not what lies on the border
+        ([2.0, np.exp(1j), np.exp(-1j)], "non-hyperbolic"),
+        ([-1.0, 0.5], "non-hyperbolic"),
+        ([2.0, 0.5 + 0.3j, 0.5 - 0.3j], "saddle-focus"),
+        ([-2.0, -0.5], "saddle"),
+        ([0.5 + 0.3j, 0.5 - 0.3j, 0.1], "stable spiral"),
+        ([0.9, 0.5 + 0.3j, 0.5 - 0.3j], "stable node"),  # the slowest direction decides
+        ([np.nan, np.nan], "non-hyperbolic"),
+    ],
+)
+def test_kinds_by_their_eigenvalues(eigenvalues, kind):
+    assert Cycle(np.zeros((1, len(eigenvalues))), np.array(eigenvalues, complex), 0.0).kind == kind
 
 
 def test_nothing_found_divergence_and_linear_maps_are_explained():

@@ -154,6 +154,17 @@ def test_a_border_collision_is_one_fixed_point_and_a_note():
     assert not any("border collision" in note for note in (*at[1.0].notes, *at[-1.0].notes))
 
 
+def test_a_solution_a_hair_beyond_the_border_is_no_fixed_point():
+    # slopes 1.5 and -0.5: fixed points -2 mu and mu / 1.5 for mu > 0, none for mu < 0; here all within 1e-9 of the box of the border
+    box = ([-1.0], [1.0])
+    assert len(all_cycles(scalar(1.5, -0.5, -4e-10), 2, box=box)) == 0
+    # slopes 0.5 and -0.5: mu / 1.5 alone, though 2 mu solves the other side's equation
+    (one,) = (found := all_cycles(scalar(0.5, -0.5, 4e-10), 2, box=box)).cycles
+    assert one.points[0, 0] == pytest.approx(4e-10 / 1.5, rel=1e-6)
+    assert one.residual < 1e-15
+    assert found.notes[0].startswith("1 cycles (periods [1]) have a point on a switching manifold")
+
+
 class Logistic(AbstractMap):
     dim: int = 1
     n_obs: int = 1

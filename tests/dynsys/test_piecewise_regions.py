@@ -153,6 +153,10 @@ def test_coordinate_planes_are_products():
     assert cut.status is Status.MAX_STEPS
     assert len(listed(cut)) == 100
     assert "1024 regions" in cut.notes[0]
+    huge = regions_in_box(alrnn(1100, 1100), -np.ones(1100), np.ones(1100), limit=10)  # 2^1100 is beyond the floating-point numbers
+    assert huge.status is Status.MAX_STEPS
+    assert len(listed(huge)) == 10
+    assert "about 10^331 regions" in huge.notes[0]
     thresholds = ClippedDendriticPLRNN.init(2, dim=3, bases=4, key=jr.key(1))
     low, high = np.array([-1.0, -2.0, -3.0]), np.array([1.5, 2.5, 0.5])
     at = np.concatenate([np.asarray(thresholds.H), np.zeros((1, 3))])

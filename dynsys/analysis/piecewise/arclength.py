@@ -167,7 +167,10 @@ class Curves:
         one, other = self.packed(a.Z, a.value), self.packed(b.Z, b.value)
         guess = one + (x - one[-1]) / (other[-1] - one[-1]) * (other - one) if other[-1] != one[-1] else one
         found = self.corrected(guess, np.append(np.zeros(a.Z.size), 1.0), a.Z.shape)
-        return None if found is None else self.place(found, a.Z.shape, a.tangent)
+        if found is None:
+            return None
+        # to the last bit: what is searched at this value must be seen to lie on the branch
+        return dataclasses.replace(self.place(found, a.Z.shape, a.tangent), value=self.last if x else self.first)
 
     def _collapse(self, a: Place, b: Place) -> Place | None:
         """Where a k-cycle passes through one of smaller period (and would go on as itself, begun at another point)."""

@@ -85,26 +85,25 @@ class Borders:
         """What follows a cycle in one direction of the parameter, through collisions; whether it closed on itself."""
         found: list[Solved] = []
         events: list[Event] = []
-        here, seen = start, {(canonical(start.word), direction)}
+        here = start
         for _ in range(_TURNS):
-            here, blocked = self._run(here, direction, found, events)
+            here, blocked = self._run(here, direction, found, events, start)
             if blocked is None:
-                return found, events, [], False
+                return found, events, [], bool(found) and _same(found[-1], start)
             last, event, onward, direction = self._collision(here, blocked, direction)
             found.append(last)
             events.append(event)
             if onward is None:
                 return found, events, [], False
-            name = (canonical(onward.word), direction)
-            if event.kind == "nonsmooth fold" and name in seen:
-                return found, events, [], True
-            seen.add(name)
             found.append(onward)
             here = onward
         return found, events, [f"A branch was left after {_TURNS} border collisions."], False
 
-    def _run(self, here: Solved, direction: int, found: list[Solved], events: list[Event]) -> tuple[Solved, Solved | None]:
-        """Go on with the same word from grid value to grid value; ends with the first solution that is not admissible, or None."""
+    def _run(self, here: Solved, direction: int, found: list[Solved], events: list[Event], start: Solved) -> tuple[Solved, Solved | None]:
+        """Go on with the same word from grid value to grid value, up to the first solution that is not admissible.
+
+        That one is None at the end of the range, and where a closed branch comes back to its start.
+        """
         ahead = self.values[self.values > here.value] if direction > 0 else self.values[self.values < here.value][::-1]
         for value in ahead:
             new = self.solve(here.word, float(value))
@@ -115,6 +114,8 @@ class Borders:
             events += self._changes(here, new)
             found.append(new)
             here = new
+            if _same(new, start):
+                break
         return here, None
 
     def _bisected(self, a: Solved, b: Solved, beyond: Callable[[Solved], bool]) -> tuple[Solved, Solved]:
@@ -173,6 +174,11 @@ class Borders:
             return last, Event(last.value, "nonsmooth fold", -1, last.Z, nan, what), at_border, -direction
         what = f"a point reaches a switching manifold ({where}) and the cycle does not go on in the next region"
         return last, Event(last.value, "vanishes", -1, last.Z, nan, what), None, direction
+
+
+def _same(one: Solved, other: Solved) -> bool:
+    """Whether two solutions are one: the value and the word decide it."""
+    return one.value == other.value and canonical(one.word) == canonical(other.word)
 
 
 def _differs(count: int, found: Solved) -> bool:

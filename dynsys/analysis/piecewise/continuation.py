@@ -132,6 +132,8 @@ def _piecewise(
     family: Callable[[float], System], values: np.ndarray, seeds: list[tuple[float, Cycle]], scale: float, bound: float
 ) -> tuple[list[Branch], list[Event], list[str]]:
     """Branches of a piecewise-linear map through the seeds, each once: by value and word."""
+    own = np.array([value for value, _ in seeds if values[0] <= value <= values[-1]])
+    values = np.union1d(values, own)  # a known cycle need not live at any of the given values
     borders = Borders(family, values, scale)
     seen: set[tuple[float, bytes]] = set()
     branches: list[Branch] = []

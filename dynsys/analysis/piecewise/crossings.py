@@ -161,19 +161,19 @@ def _stays(saddle: Saddle, points: Float[np.ndarray, "n M"], size: float) -> tup
 def _orbits(
     model: AbstractPiecewiseLinear, points: Float[np.ndarray, "n M"], cycle: Float[np.ndarray, "k M"], size: float
 ) -> Int[np.ndarray, " n"]:
-    """Numbers of the orbits: points belong together if they are the same, or one maps onto the other in k steps.
+    """Numbers of the orbits: points belong together if they are the same, or one maps onto the other in 1 to k steps.
 
     Equal means within 1e-8 of their distance to the cycle, because all orbits come as near to each other there as one likes.
     """
     n = len(points)
     if not n:
         return np.zeros(0, int)
-    ahead = points
+    ahead = [points]
     for _ in range(len(cycle)):
-        ahead = image(model, ahead)
+        ahead.append(image(model, ahead[-1]))
     tree: Any = KDTree(points)
     links = []
-    for queries, neighbour in ((points, 2), (ahead, 1)):  # a point's first neighbour is itself
+    for queries, neighbour in ((points, 2), *((images, 1) for images in ahead[1:])):  # a point's first neighbour is itself
         distance, hit = tree.query(queries, k=[neighbour])
         gap = np.linalg.norm(queries[:, None] - cycle, axis=-1).min(1)
         (near,) = np.nonzero(distance[:, 0] <= 1e-8 * gap + 1e-13 * size)

@@ -71,11 +71,12 @@ class Cycle:
     @property
     def kind(self) -> str:
         """Stable or unstable node or spiral, saddle or saddle-focus (some direction turns); centre or non-hyperbolic on the border."""
-        turning = bool((np.abs(np.imag(self.eigenvalues)) > 1e-9 * np.maximum(1.0, np.abs(self.eigenvalues))).any())
+        turning = np.abs(np.imag(self.eigenvalues)) > 1e-9 * np.maximum(1.0, np.abs(self.eigenvalues))
         if not self.hyperbolic:
-            return "centre" if turning and self.n_unstable == 0 else "non-hyperbolic"
+            neutral = ~(np.abs(self.growth) > HYPERBOLIC)
+            return "centre" if turning[neutral].all() and self.n_unstable == 0 else "non-hyperbolic"
         if 0 < self.n_unstable < len(self.eigenvalues):
-            return "saddle-focus" if turning else "saddle"
+            return "saddle-focus" if turning.any() else "saddle"
         return f"{'stable' if self.stable else 'unstable'} {'spiral' if self.spiral else 'node'}"
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 
 from dynsys.analysis.piecewise.cycle import Cycle
-from dynsys.analysis.piecewise.verified import verified
+from dynsys.analysis.piecewise.newton import newton_direction
+from dynsys.analysis.piecewise.verified import same_cycle, verified
 from dynsys.dynamics import AbstractMap
 
 DIVERGED = -1
@@ -26,6 +27,7 @@ _TABLE = 1 << 22  # numbers of the tails that are kept at a time
 _STATES = 1 << 21  # states of all tails together that are compared
 _CELLS = 1 << 13  # cells that a sample of the tails may visit; with more the grid is made coarser
 _THIN = 1e-4  # a cell is at least this share of a coordinate's size
+_POLISH = 4  # steps of Newton's method from the end of an orbit
 _SHOWN = 5000  # points of an attractor that are kept
 
 
@@ -75,12 +77,17 @@ def sort_ends(
     attractors, notes = [Attractor(c.points, 0.0, c.period, c) for c in stable], []
     if len(lanes):
         tails = _Tails(model, z, lanes, tail, limit)
-        labels[lanes], more, left_out = _told_apart(tails, stable, size, cells, max_attractors)
+        labels[lanes], more, left_out, slow = _told_apart(tails, stable, size, cells, max_attractors)
         attractors += more
         if left_out:
             notes.append(
                 f"{left_out} more sets, of orbits that share no cell or stay on an unstable cycle, are labelled {UNCLEAR}: raise steps, "
                 "tail or max_attractors, or lower cells. A conservative map has no attractors at all."
+            )
+        if slow:
+            notes.append(
+                f"{slow} of the attractors are orbits that hardly move in their last {tails.short} steps, but do not repeat: they may "
+                "be on their way to one that is listed. Raise steps (for a flow, dt)."
             )
     attractors = [dataclasses.replace(attractor, share=float((labels == n).mean())) for n, attractor in enumerate(attractors)]
     return labels, attractors, notes
@@ -118,11 +125,32 @@ class _Tails:
         found = (p for p in range(1, half + 1) if np.abs(orbit[half:] - orbit[half - p : len(orbit) - p]).max() <= 1e-5)
         return next(found, None)
 
+    def cycle(self, lane: int, size: np.ndarray) -> Cycle | None:
+        """The cycle at which an orbit ends: its last states, where they repeat, and Newton's method from there; None if there is none."""
+        period = self.period(lane, size)
+        if period is None:
+            return None
+        end = Z = self.of(np.array([lane]), self.tail)[-period:, 0]
+        for _ in range(_POLISH):
+            Z = Z + np.asarray(_direction(self.model, jnp.asarray(Z)))
+        near = bool((np.abs(Z - end) <= 0.01 * size).all())  # not so for NaN: I - J can be singular
+        found = verified(self.model, Z if near else end, 1e-9 * size)
+        return found if found.residual <= 1e-9 * max(1.0, float(np.abs(found.points).max())) else None
+
+
+def _equal(one: Cycle, other: Cycle, size: np.ndarray) -> bool:
+    return one.period == other.period and same_cycle(one.points, other.points[None], 1e-6 * size)
+
+
+@eqx.filter_jit
+def _direction(model: AbstractMap, Z: Array) -> Array:
+    return newton_direction(model, Z)[1]
+
 
 def _told_apart(
     tails: _Tails, stable: list[Cycle], size: np.ndarray, cells: int, max_attractors: int
-) -> tuple[np.ndarray, list[Attractor], int]:
-    """Labels of the lanes, the attractors that are not known, and how many small ones were left out."""
+) -> tuple[np.ndarray, list[Attractor], int, int]:
+    """Labels of the lanes, the attractors that are not known, how many small ones were left out, and how many stay in one cell."""
     lane, cell, places, width = _visited(tails, size, cells)
     n = len(tails.starts)
     known = [cycle.points for cycle in stable]
@@ -140,22 +168,25 @@ def _told_apart(
     labels[~seen] = DIVERGED
     kinds, counts = np.unique(component[:n][labels == UNCLEAR], return_counts=True)
     order = np.argsort(-counts, kind="stable")[: max(0, max_attractors - len(stable))]
-    attractors, left_out = [], len(kinds) - len(order)
+    attractors, left_out, slow = [], len(kinds) - len(order), 0
     for name in kinds[order]:
         members = (component[:n] == name) & (labels == UNCLEAR)
         first = int(np.argmax(members))
-        period = tails.period(first, size)
-        if period is None:
-            attractor = Attractor(places[component[n : n + len(places)] == name][:_SHOWN], 0.0, None)
+        cycle = tails.cycle(first, size)
+        if cycle is None:
+            visited = places[component[n : n + len(places)] == name]
+            attractor, slow = Attractor(visited[:_SHOWN], 0.0, None), slow + (len(visited) == 1)
+        elif cycle.n_unstable:  # a start exactly on a boundary of basins
+            left_out += 1
+            continue
         else:
-            cycle = verified(tails.model, tails.of(np.array([first]), tails.tail)[-period:, 0], 1e-9 * size)
-            if cycle.n_unstable:  # a start exactly on a boundary of basins
-                left_out += 1
-                continue
-            attractor = Attractor(cycle.points, 0.0, period, cycle)
-        labels[members] = len(stable) + len(attractors)
-        attractors.append(attractor)
-    return labels, attractors, left_out
+            attractor = Attractor(cycle.points, 0.0, cycle.period, cycle)
+        cycles = [*stable, *(other.cycle for other in attractors)]  # slow orbits, from several sides, can end at one cycle
+        same = (i for i, other in enumerate(cycles) if cycle is not None and other is not None and _equal(cycle, other, size))
+        index = next(same, len(cycles))
+        labels[members] = index
+        attractors += [attractor] if index == len(cycles) else []
+    return labels, attractors, left_out, slow
 
 
 def _visited(tails: _Tails, size: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

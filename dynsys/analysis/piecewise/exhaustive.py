@@ -28,6 +28,7 @@ MAX_DIM = 4  # polytopes of more dimensions have too many vertices
 MAX_CODES = 16  # up to 2**16 regions are solved for fixed points, wherever they are
 _THIN = 1e-11  # a polytope thinner than this share of the pulled-back box is left out
 _FAR = 1e12  # solutions this many boxes away come from a matrix that is singular but for rounding
+_MISS = 1e-10  # the largest residual of a cycle, relative to max(1, |z|)
 _NEAR = 1e-7  # solutions this near their regions go on to the exact check
 
 
@@ -68,11 +69,12 @@ def all_cycles(
                     f"The search ended after limit={limit} words: cycles may be missing. Raise limit, or shrink the box or max_period."
                 )
         found, singular = cycles_of_words(pieces, words, planes, scale)
-    real = [cycle for cycle in found if not cycle.virtual and cycle.period <= max_period]
-    inside = [cycle for cycle in real if (by_code and cycle.period == 1) or ((cycle.points >= low) & (cycle.points <= high)).all()]
+    # a solution that lies beyond a border by a hair is one of the word's map, but not of the model's own step
+    real = [c for c in found if not c.virtual and c.period <= max_period and c.residual <= _MISS * max(1.0, float(np.abs(c.points).max()))]
+    inside = merged([c for c in real if (by_code and c.period == 1) or ((c.points >= low) & (c.points <= high)).all()], scale)
     notes += _notes(inside, singular, planes, scale)
     about = {"max_period": max_period, "box": (tuple(low), tuple(high)), "limit": limit, **counts}
-    return Cycles(ordered(merged(inside, scale)), status=status, notes=tuple(notes), about=tuple(about.items()))
+    return Cycles(ordered(inside), status=status, notes=tuple(notes), about=tuple(about.items()))
 
 
 def _notes(cycles: list[Cycle], singular: int, planes: tuple[np.ndarray, np.ndarray], scale: float) -> list[str]:

@@ -6,6 +6,7 @@ R hyperplanes cut M dimensions into at most sum_{i <= M} C(R, i) regions (Zaslav
 """
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import equinox as eqx
@@ -206,16 +207,16 @@ def _products(normals: np.ndarray, offsets: np.ndarray, low: np.ndarray, high: n
         if rows.size:
             axes.append((rows, middle[:, None] * normals[rows, axis] + offsets[rows] > 0))
     sizes = [len(codes) for _, codes in axes]
-    total = int(np.prod([float(size) for size in sizes]))
+    total = math.prod(sizes)
     codes = np.tile(offsets > 0, (min(total, limit), 1))  # right for rows of zeros; the others follow
     index = np.arange(len(codes))
     for (rows, choice), size in zip(axes, sizes, strict=True):
         codes[:, rows] = choice[index % size]
         index = index // size
     if total > limit:
-        return RegionsInBox(
-            codes, Status.MAX_STEPS, (f"The box holds {total} regions; the first {limit} are listed. Raise limit for all.",)
-        )
+        number = f"{total}" if total < 10**9 else f"about 10^{math.log10(total):.0f}"
+        note = f"The box holds {number} regions; the first {limit} are listed. Raise limit for all."
+        return RegionsInBox(codes, Status.MAX_STEPS, (note,))
     return RegionsInBox(codes)
 
 

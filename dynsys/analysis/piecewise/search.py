@@ -100,7 +100,8 @@ class _Search:
         """Spend the budget, in rounds of starts."""
         left, weights = starts, np.ones(len(periods))
         for part, share in enumerate(np.cumsum(_SHARES)):
-            budget = np.ceil((round(starts * share) - (starts - left)) * weights / weights.sum()).astype(int)
+            due = max(round(starts * share) - (starts - left), 0)  # rounding up may have spent more than was due
+            budget = np.ceil(due * weights / weights.sum()).astype(int)
             words = [self._words(k, int(count), bool(part)) for k, count in zip(periods, budget, strict=True)]
             used = self._follow(words)
             left -= sum(used.values())
@@ -115,7 +116,7 @@ class _Search:
     def _words(self, k: int, count: int, around: bool) -> Bool[np.ndarray, "n k R"]:
         """New words; or half of them new, half neighbours of words found real or nearly so."""
         best = [word for word in (*self.real.values(), *(word for _, _, word in self.virtual)) if k % len(word) == 0] if around else []
-        if not best:
+        if not best or count < 2:
             return self.starter.words(k, count)
         fresh = self.starter.words(k, count // 2)
         pick = self.rng.integers(len(best), size=count - len(fresh))
@@ -150,11 +151,12 @@ class _Search:
         """Moves so far of a lane after this one; -1 if its way ends here."""
         if away <= ON_BORDER * self.scale:
             self.real[here] = word.copy()
-            return -1
-        if not math.isfinite(away):
+            if here == there:
+                return -1  # else a point lies beyond a border by a hair: the word on its other side may be the real one
+        elif not math.isfinite(away):
             self.counts["words singular"] += 1
             return -1
-        if len(self.virtual) < _VIRTUAL or -away > self.virtual[0][0]:
+        elif len(self.virtual) < _VIRTUAL or -away > self.virtual[0][0]:
             entry = (-away, here, word.copy())
             (heapq.heappush if len(self.virtual) < _VIRTUAL else heapq.heappushpop)(self.virtual, entry)
         if there in self.met:

@@ -135,7 +135,7 @@ class Starter:
         return changed
 
     def _closing(self, k: int, count: int) -> Bool[np.ndarray, "n k R"]:
-        """The segments of orbits whose end is nearest to their beginning, after the first steps."""
+        """The segments of orbits whose end is nearest to their beginning; a word can be among them often."""
         length = self.orbits.states.shape[1] - k
         with np.errstate(all="ignore"):
             gap = np.abs(self.orbits.states[:, k:] - self.orbits.states[:, :length]).max(axis=2)

@@ -148,9 +148,9 @@ def _placed(cycle: Cycle) -> Cycle:
 
 
 def merged(cycles: list[Cycle], scale: float) -> list[Cycle]:
-    """Each cycle once: by its word, and by its points where these lie on a border and so have several words."""
+    """Each cycle once: by its word, and by its points where these lie on a border and so have several words; the most exact record."""
     kept: dict[bytes, Cycle] = {}
-    for cycle in cycles:
+    for cycle in sorted(cycles, key=lambda cycle: cycle.residual):
         word = cycle.regions
         kept.setdefault(canonical(word) if word is not None else cycle.points.tobytes(), cycle)
     unique: list[Cycle] = []
