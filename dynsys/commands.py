@@ -270,10 +270,17 @@ def _print_scan(console: Any, found: Any) -> None:
     for name in ("P", "best", "median", "seeds", "regions", "≥ 1 % of time"):
         drawn.add_column(name, justify="left" if name == "seeds" else "right", overflow="fold")
     for row in found.rows:
-        scores = (f"{row.best:.3g}", f"{row.median:.3g}", ", ".join(f"{score:.3g}" for score in row.scores))
-        drawn.add_row(f"{row.n_relu}{' <' * (row.n_relu == found.knee)}", *scores, str(row.regions or "diverged"), str(row.main_regions))
+        scores = (_scored(row.best), _scored(row.median), ", ".join(_scored(score) for score in row.scores))
+        regions = (str(row.regions), str(row.main_regions)) if row.regions else ("diverged", "–")
+        drawn.add_row(f"{row.n_relu}{' <' * (row.n_relu == found.knee)}", *scores, *regions)
     console.print(drawn)
     console.print(found.words, highlight=False, markup=False, soft_wrap=True)
+
+
+def _scored(score: float) -> str:
+    from dynsys.train.trainer import WORST_SCORE
+
+    return "dead" if score >= WORST_SCORE else f"{score:.3g}"
 
 
 def _print_table(console: Any, found: Any) -> None:

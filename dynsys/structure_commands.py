@@ -3,7 +3,10 @@
 `dynsys.cli` adds them to its own. Heavy imports stand inside the commands.
 """
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +36,7 @@ def structure(
     starts: Starts = None,
     points: Annotated[int, typer.Option(help="Steps of the free run that is read.")] = 20_000,
     system: System = None,
-    seed: Annotated[int, typer.Option(help="Where all random numbers begin.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Where all random numbers begin.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON file instead of the table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write it. Default: structure.json beside the model.")] = None,
     columns: Columns = None,
@@ -58,7 +61,8 @@ def structure(
     check_target(target)
     about = {"columns": columns, "inputs": inputs, "time": time, "episode": episode, "dataset": dataset, "missing": missing, "dt": dt}
     series = None if file is None else read_recording(file, **{**about, "columns": columns or _own(found)})
-    read = found.structure(series, system=system, max_period=max_period, starts=starts, points=points, key=seed)
+    with _working("reading the model"):
+        read = found.structure(series, system=system, max_period=max_period, starts=starts, points=points, key=seed)
     write_structure(read, target)
     if as_json:
         typer.echo(json.dumps(to_json(read), allow_nan=False, indent=1))
@@ -94,6 +98,9 @@ def figures(
     folder = out or (run if run.is_dir() else run.parent) / "figures"
     if folder.exists() and not folder.is_dir():
         raise InvalidValue(f"--out {folder}: is a file; give the name of a folder.")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise DataError(f"{folder}: can't be written, for {there} is read-only. Give another folder with --out.")
     if (run / SCAN_FILE).is_file():
         from dynsys.reconstruct.scan import load_scan
 
@@ -106,7 +113,8 @@ def figures(
     found = _load(run)
     about = {"columns": columns, "inputs": inputs, "time": time, "episode": episode, "dataset": dataset, "missing": missing, "dt": dt}
     series = None if file is None else read_recording(file, **{**about, "columns": columns or _own(found)})
-    read = _known(run, found, series, system)
+    with _working("reading the model"):
+        read = _known(run, found, series, system)
     content = None
     if series is not None:
         import dataclasses
@@ -115,8 +123,10 @@ def figures(
 
         content = content_of(dataclasses.replace(found, parts=(series,)))
     naming = naming_of(found)
-    basins, why = basin_map(found, read, naming, columns=_plane(found, plane))
-    written, absent = write_figures(read, naming, folder, format.value, content=content, basins=basins)
+    shown = _plane(found, plane)
+    with _working("drawing"):
+        basins, why = basin_map(found, read, naming, columns=shown)
+        written, absent = write_figures(read, naming, folder, format.value, content=content, basins=basins)
     for path in written:
         typer.echo(f"{path}")
     for name, reason in absent if basins is not None else (*absent, ("basins", why)):
@@ -158,9 +168,23 @@ def _known(run: Path, found: Any, series: Any, system: str | None) -> Any:
         if read.digest == digest_of(found.model):
             return read
     read = found.structure(series, system=system)
-    if run.is_dir():
+    if run.is_dir() and os.access(run, os.W_OK):
         write_structure(read, path)
     return read
+
+
+@contextlib.contextmanager
+def _working(what: str) -> Iterator[None]:
+    """A sign of life in a terminal, gone when the work is done; Ctrl-C ends the program with a line and code 130."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    try:
+        with console.status(what):
+            yield
+    except KeyboardInterrupt:
+        console.print("\ndynsys: stopped.", soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def _print(read: Any, found: Any) -> None:

@@ -27,6 +27,7 @@ from dynsys.analysis.neighbours import default_theiler
 from dynsys.analysis.piecewise.cycle import Cycles
 from dynsys.analysis.piecewise.newton import fixed_points
 from dynsys.analysis.piecewise.search import find_cycles
+from dynsys.analysis.settled import with_settled
 from dynsys.analysis.symbols import SymbolicCode, symbolic_code
 from dynsys.dynamics import AbstractMap, AbstractPiecewiseLinear, rollout
 from dynsys.errors import InvalidValue
@@ -144,6 +145,7 @@ def structure(
     code = _symbols(wide, orbit, dt) if alive else None
     longest = max_period or (PERIODS if isinstance(model, AbstractPiecewiseLinear) else 1)
     cycles = _cycles(wide, orbit if alive else None, longest, starts, key)
+    cycles = with_settled(cycles, wide, orbit) if alive else cycles
     spectrum = _spectrum(wide, orbit, dt) if alive else None
     if spectrum is not None and not spectrum.status.ok:
         notes.append("The exponents are not known: an orbit beside this one left all bounds.")
@@ -153,8 +155,9 @@ def structure(
     moves = alive and float(np.ptp(seen[len(seen) // 2 :], axis=0).max()) > 1e-6 * max(1.0, float(np.abs(seen).max()))
     if moves and (turn := default_theiler(seen)) > longest:
         notes.append(
-            f"A turn of the orbit takes about {turn} steps, more than the longest period that was searched ({longest}): "
-            "cycles that go round the attractor are not among those listed."
+            f"A turn of the orbit takes about {turn} steps, more than the longest period that was searched (max_period = {longest}): "
+            f"unstable cycles that go round the attractor are not among those listed. find_cycles(model, periods=[{turn}, ...]) looks for "
+            "them, at a cost that grows with the period."
         )
     rows, words = compare(seen if alive else None, spectrum, data=data, record=record, dt=dt)
     known = None if true is None else _equilibria(true, columns)

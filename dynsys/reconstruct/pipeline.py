@@ -24,6 +24,7 @@ from dynsys.dynamics import AbstractMap, AbstractTimed
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.precision import x64
+from dynsys.prepare.irregular import even
 from dynsys.prepare.noise import suggest_noise_level
 from dynsys.prepare.preparation import Preparation, Prepared
 from dynsys.progress import shown
@@ -330,8 +331,12 @@ def _check_timed(series: TimeSeries, name: str) -> None:
 
 
 def _present_columns(data: Prepared, preparation: Preparation) -> TimeSeries:
-    """The prepared series without its delays (of a long file: its first rows): what a model sees of the noise."""
-    return TimeSeries([np.asarray(x[:100_000], float)[:, : preparation.n_obs] for x in data.trajectories], dt=data.dt)
+    """The prepared series without its delays (of a long file: its first rows), at even times: what a model sees of the noise."""
+    rows = [np.asarray(x[:100_000], float)[:, : preparation.n_obs] for x in data.trajectories]
+    if data.gapped and data.inputs is not None:
+        times = [np.cumsum(np.asarray(u[: len(x)], float)[:, -1]) for u, x in zip(data.inputs, rows, strict=True)]
+        rows = even(rows, [np.append(0.0, t[:-1]) for t in times], 1.0)
+    return TimeSeries(rows, dt=data.dt)
 
 
 def scores_of_test_part(trained: Trained, preparation: Preparation, parts: Parts, seed: int) -> tuple[Score, ...]:

@@ -43,7 +43,7 @@ def write_figures(
     made = structure_pictures(found, naming, format, basins=basins, dpi=DPI)
     absent = missing(found)
     if content is None:
-        absent += tuple((name, "they compare with data: name the recording after the run folder") for name in OF_DATA)
+        absent += tuple((name, "it compares with data: name the recording after the run folder") for name in OF_DATA)
     else:
         made = pictures(content, format, dpi=DPI) | made
     return tuple(write(folder / f"{name}.{format}", data) for name, data in made.items()), absent

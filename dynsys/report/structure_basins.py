@@ -58,6 +58,9 @@ def basin_map(
     axes = {"x": told.x * scale[0] + place[0], "y": told.y * scale[1] + place[1], "xlabel": labels[0], "ylabel": labels[1]}
     names = tuple(attractor.name for attractor in told.attractors)
     note = f"Starts on a plane through the attractor, by where their orbits are after {STEPS:,} steps."
+    if any(attractor.period is None for attractor in told.attractors):
+        note += f" An attractor that does not repeat itself within {about['tail'] // 2} steps is called chaotic or quasi-periodic,"
+        note += " even if it is a longer cycle."
     return BasinMap(labels=told.labels, **axes, names=names, marks=marks, trace=trace, note=note), ""
 
 

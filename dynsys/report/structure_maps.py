@@ -72,6 +72,9 @@ def knee_figure(
     for at, row, good in zip(place, table, alive, strict=True):
         if len(good) < len(row):
             axes.text(at, 1.01, f"{len(row) - len(good)} dead", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+    if not np.isfinite(best).any():  # no scores, so no scale of scores
+        axes.set(yticks=[])
+        axes.text(0.5, 0.5, "the free run of every model dies", transform=axes.transAxes, ha="center", va="center", color=INK)
     axes.set_ylabel("free-run score")
     if len(regions):
         panels[1].bar(place, regions, width=0.5, color=GREY)
@@ -91,8 +94,8 @@ def basins_figure(found: BasinMap) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    figure = canvas(7.6, 4.4)
-    axes = figure.add_axes((0.1, 0.13, 0.53, 0.83))
+    figure = canvas(8.0, 4.4)
+    axes = figure.add_axes((0.095, 0.13, 0.505, 0.83))
     x, y, labels = found.x, found.y, found.labels
     shown = np.clip(labels, -2, len(COLOURS) - 1) + 2
     colours = ListedColormap([UNDECIDED, AWAY, *(_pale(colour) for colour in COLOURS)])
@@ -117,7 +120,7 @@ def basins_figure(found: BasinMap) -> Any:
     for spine in axes.spines.values():
         spine.set_visible(True)
     axes.set(xlabel=safe(found.xlabel), ylabel=safe(found.ylabel), xlim=extent[:2], ylim=extent[2:])
-    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.645, 0.55))
+    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.61, 0.55))
     return figure
 
 

@@ -14,14 +14,14 @@ from dynsys.analysis.structure import Structure
 from dynsys.report.canvas import STYLE, encoded, few_colours, load_matplotlib
 from dynsys.report.content import BasinMap
 from dynsys.report.structure_figures import code_figure, cycles_figure, eigenvalues_figure, regions_figure
-from dynsys.report.structure_graph import NODES, graph_figure
+from dynsys.report.structure_graph import DETAILED, FAINTEST, NODES, TEXTS, graph_figure
 from dynsys.report.structure_maps import basins_figure
 from dynsys.report.structure_view import Naming, Scene, scene_of, window
 from dynsys.report.views import with_unit
 
 CODED = ("regions", "transitions", "code")
 CYCLIC = ("cycles", "eigenvalues")
-LEAST = 0.1  # share of the time that the regions which are drawn must take, for their pictures to say anything
+LEAST = 0.25  # share of the time that the regions which are drawn must take, for their pictures to say anything
 
 
 def structure_pictures(
@@ -64,8 +64,7 @@ def captions(found: Structure, naming: Naming) -> dict[str, str]:
     known = found.equilibria is not None and len(found.equilibria) > 0
     return {
         "regions": f"A free run of the model, each state in the colour of its linear region; 0 is the most visited. {note}".strip(),
-        "transitions": f"Discs: regions, their area by the share of the time; p: the probability to stay one more {step}. "
-        "Arrows: where the run goes when it leaves a region; their width, and the number on them, is the probability of each way out.",
+        "transitions": _graph_caption(found, step),
         "code": "The first observed variable, and below it the region of every step.",
         "cycles": "Fixed points and cycles of the model in its attractor (grey). "
         + ("Crosses: the fixed points of the true system. " if known else "")
@@ -73,6 +72,18 @@ def captions(found: Structure, naming: Naming) -> dict[str, str]:
         "eigenvalues": "Eigenvalues of all fixed points and cycles, those of a k-cycle brought to one step: |λ|^(1/k) at the angle of λ. "
         "Outside the circle a direction is unstable. Hollow: virtual cycles, which solve the equations of regions that they do not visit.",
     }
+
+
+def _graph_caption(found: Structure, step: str) -> str:
+    """What the graph says; graphs of many regions carry no numbers, see `graph_figure`."""
+    n = 0 if found.code is None else found.code.n_symbols
+    stay = f"; p: the probability to stay one more {step}" if n <= DETAILED else ""
+    width = "their width, and the number on them," if n <= TEXTS else "their width"
+    faint = "" if n <= TEXTS else f" Those below {FAINTEST:.0%} are left out."
+    return (
+        f"Discs: regions, their area by the share of the time{stay}. "
+        f"Arrows: where the run goes when it leaves a region; {width} is the probability of each way out.{faint}"
+    )
 
 
 def missing(found: Structure) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dynsys.analysis.comparison import Estimate
 from dynsys.analysis.piecewise.cycle import Cycle
+from dynsys.analysis.settled import repeats
 from dynsys.analysis.structure import Structure
 from dynsys.report.content import BasinMap, number
 from dynsys.report.structure_pictures import captions, structure_pictures
@@ -54,6 +55,7 @@ def structure_section(found: Structure, naming: Naming, basins: BasinMap | None 
 def summary(found: Structure) -> tuple[str, ...]:
     """What was found, in sentences."""
     lines = []
+    turn = repeats(found.observed)
     if found.code is not None:
         code, step = found.code, "nats a step"
         main = code.n_above(MAIN)
@@ -61,23 +63,32 @@ def summary(found: Structure) -> tuple[str, ...]:
         parts = f"; {takers} at least 1 % of the time" if main < code.n_symbols else ""
         regions = "one linear region" if code.n_symbols == 1 else f"{code.n_symbols:,} linear regions"
         lines.append(f"A free run of {len(code.labels):,} steps visits {regions}{parts}.")
-        growth, blocks = code.word_growth(), code.block_entropies()
-        if code.n_symbols > 1 and not (growth.reliable and blocks.reliable):
-            lines.append("These are too many regions for a run of this length: the entropies of its code can't be told.")
-        elif code.n_symbols > 1:
-            lines.append(
+        if code.n_symbols > 1 and turn is None:
+            growth, blocks = code.word_growth(), code.block_entropies()
+            told = (
                 f"Topological entropy of the region sequence: at most {number(code.graph_entropy)} {step} (transition graph), "
                 f"{_known(growth.entropy)} (growth of words of up to {growth.reliable} symbols). "
                 f"Metric entropy: at most {_known(blocks.entropy)} {step}, from words of up to {blocks.reliable} symbols."
             )
+            hidden = "These are too many regions for a run of this length: the entropies of its code can't be told."
+            lines.append(told if growth.reliable and blocks.reliable else hidden)
+    if turn is not None and turn > 1:
+        still = "" if found.code is None else ", and the entropies of its region sequence are 0"
+        lines.append(f"The free run repeats itself every {turn:,} steps: it is on a cycle{still}.")
     lines.append(_cycle_words(found))
     for place, distance in zip([] if found.equilibria is None else found.equilibria, found.distances, strict=True):
         if math.isfinite(distance):
+            at = ", ".join(number(x) for x in _rounded(place, found.size)[:5])
             lines.append(
-                f"The fixed point of the true system at ({', '.join(number(x) for x in place[:5])}) is {distance:.1%} of the attractor's "
+                f"The fixed point of the true system at ({at}) is {distance:.1%} of the attractor's "
                 "size (its largest extent) away from the nearest fixed point of the model."
             )
     return tuple(lines)
+
+
+def _rounded(place: np.ndarray, size: float) -> np.ndarray:
+    """What a search leaves of a zero, -8e-83 or 3e-17, is 0."""
+    return np.where(np.abs(place) < 1e-12 * size, 0.0, place)
 
 
 def _cycle_words(found: Structure) -> str:
@@ -101,7 +112,7 @@ def cycle_rows(found: Structure) -> list[tuple[int, str, int, float, np.ndarray,
     rows = []
     for cycle, place in zip(found.cycles, found.positions, strict=True):
         largest = float(np.abs(cycle.eigenvalues).max(initial=0.0))
-        rows.append((cycle.period, cycle.kind, cycle.n_unstable, largest, place[0], _word(cycle, names)))
+        rows.append((cycle.period, cycle.kind, cycle.n_unstable, largest, _rounded(place[0], found.size), _word(cycle, names)))
     return rows
 
 

@@ -71,3 +71,13 @@ class Folded(Seen, AbstractPiecewiseLinear):
 
     def switching(self):
         return jnp.ones((1, 1)), jnp.zeros(1)
+
+
+class Logistic(Seen):
+    """r z (1 - z)."""
+
+    r: float
+    dim: int = eqx.field(static=True, default=1)
+
+    def step(self, z, u=None):
+        return self.r * z * (1 - z)

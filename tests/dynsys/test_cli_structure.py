@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,7 @@ def test_figures_of_a_run(run, place, tmp_path):
     code, out, _ = run("figures", place / "lozi")
     assert code == 0
     assert {path.name for path in (place / "lozi" / "figures").iterdir()} == {f"{name}.pdf" for name in PICTURES}
-    assert "no attractor: they compare with data: name the recording after the run folder" in out
+    assert "no attractor: it compares with data: name the recording after the run folder" in out
 
 
 def test_the_report_shows_what_is_known_or_leaves_it_out(run, place, tmp_path):
@@ -184,6 +186,41 @@ def test_wrong_uses_are_one_line(run, place, words, message):
     assert err.startswith("dynsys: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_negative_seed_is_refused(run, place):
+    code, _, err = run("structure", place / "lozi", "--seed", "-1")
+    assert code == 2
+    assert "Invalid value for '--seed'" in err
+
+
+def test_folders_that_can_not_be_written(run, place, tmp_path, monkeypatch):
+    """The pictures go elsewhere, and a folder of pictures that can't be made is refused before any work."""
+    code, _, _ = run("structure", place / "lozi", *FEW, "--out", tmp_path / "s.json")
+    assert code == 0
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "model.h5").write_bytes((place / "lozi" / "model.h5").read_bytes())
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not (mode == os.W_OK and Path(path).is_relative_to(locked)))
+    code, _, err = run("figures", locked, "--format", "png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is read-only. Give another folder with --out." in err
+    code, _, err = run("figures", locked, "--format", "png", "--out", tmp_path / "pictures")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "pictures" / "cycles.png").is_file()
+    assert not (locked / "structure.json").exists()
+
+
+@pytest.mark.parametrize("command", ["structure", "figures"])
+def test_stopped_by_the_user(run, place, command, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dynsys.reconstruct.reconstruction.Reconstruction.structure", stop)
+    code, _, err = run(command, place / "smooth", "--system", "Lorenz")  # what is known of another system is not used
+    assert code == 130
+    assert "dynsys: stopped." in err
 
 
 def test_unknown_formats_are_refused(run, place):

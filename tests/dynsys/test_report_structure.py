@@ -12,6 +12,7 @@ from dynsys.analysis.comparison import Estimate, Invariant
 from dynsys.analysis.lyapunov import LyapunovSpectrum
 from dynsys.analysis.piecewise import branches
 from dynsys.analysis.piecewise.cycle import Cycle, Cycles
+from dynsys.analysis.settled import repeats
 from dynsys.analysis.structure import Structure
 from dynsys.analysis.symbols import SymbolicCode
 from dynsys.errors import InvalidValue
@@ -255,7 +256,9 @@ def test_the_knee_and_the_dead_are_marked():
     ring = axes.lines[5]
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (2, 1.0)  # third place on the axis
     with load_matplotlib().rc_context(STYLE):
-        knee_figure([3], [[1e6]], None)  # everything dead: an empty picture
+        dead = knee_figure([3], [[1e6]], None).axes[0]
+    assert "the free run of every model dies" in [text.get_text() for text in dead.texts]
+    assert len(dead.get_yticks()) == 0  # no scale of scores that are not there
 
 
 def basin_case() -> BasinMap:
@@ -275,6 +278,10 @@ def test_basins_have_the_colours_of_their_attractors():
     assert words[0].startswith("not decided, 6.7%")
     assert words[1].startswith("leaves all bounds, 10.0%")
     assert [word.split(",")[0] for word in words[2:]] == ["left", "attractor 1", "stable cycle (projected)"]
+    with load_matplotlib().rc_context(STYLE):
+        full = basins_figure(dataclasses.replace(basin_case(), labels=np.zeros((30, 40), int), names=("chaotic or quasi-periodic",)))
+        edge = full.legends[0].get_window_extent(full.canvas.get_renderer()).x1
+    assert edge <= full.bbox.x1  # the longest words that there are do not leave the picture
     image = figure.axes[0].images[0]
     # the middle of the first pixel is the first value of x, and row 0 is the lowest y
     assert_allclose(image.get_extent()[:2], [-1 - 1 / 39, 1 + 1 / 39])
@@ -343,6 +350,38 @@ def test_the_words_count_what_there_is():
     assert f"{0.02 * 3**0.5 / found.size:.1%} of the attractor's size" in lines[3]
     none = made(cycles=Cycles(()), positions=(), code=None, equilibria=None)
     assert summary(none) == ("No fixed points and no cycles were found.",)
+
+
+def test_what_a_search_leaves_of_a_zero_is_zero():
+    found = made(equilibria=np.array([[0.0, -8.35e-83, 0.12]]), positions=(np.full((1, 3), 3e-17), *made().positions[1:]))
+    assert any("at (0, 0, 0.12)" in line for line in summary(found))
+    assert_array_equal(cycle_rows(found)[0][4], np.zeros(3))
+
+
+def test_a_run_that_repeats_itself_is_said_to():
+    angle = 2 * np.pi * np.arange(1500) / 50
+    ring = np.stack([np.cos(angle), np.sin(angle), np.sin(2 * angle)], axis=1)
+    fading = ring + 0.5 * np.exp(-np.arange(1500) / 40)[:, None]  # e^-18 after half of the run
+    for run in (ring, fading):
+        assert repeats(run) == 50
+    golden = np.stack([np.cos(angle * 1.618), np.cos(angle)], axis=1)
+    assert repeats(golden) is None
+    assert repeats(np.ones((300, 2))) == 1
+    assert repeats(np.zeros((0, 3))) is None
+    lines = summary(made(observed=fading))
+    assert lines[1] == "The free run repeats itself every 50 steps: it is on a cycle, and the entropies of its region sequence are 0."
+    assert not any("nats" in line for line in lines)  # those of the way there say nothing
+
+
+def test_the_caption_of_the_graph_names_what_is_drawn():
+    few = captions(made(), naming())["transitions"]
+    assert "the number on them" in few
+    assert "p: the probability to stay" in few
+    labels = np.arange(1500) % 20
+    many = captions(made(code=SymbolicCode(labels, np.full(20, 75), np.zeros((20, 2), bool), dt=0.05)), naming())["transitions"]
+    assert "number" not in many
+    assert "p:" not in many
+    assert "below 1% are left out" in many
 
 
 def test_the_regions_of_cycles_are_named_as_in_the_pictures():
@@ -420,6 +459,6 @@ def test_regions_too_many_to_show_are_left_out_with_the_reason():
     assert set(structure_pictures(many, naming())) == {"cycles", "eigenvalues"}
     assert dict(missing(many))["code"].startswith("the 30 most visited of 1,500 regions take 2.0% of the time")  # 30 / 1500
     assert "<h3>Fixed points and cycles</h3>" in structure_section(many, naming())
-    # 200 regions of equal share: 15 %, enough
-    some = made(code=SymbolicCode(labels % 200, np.full(200, 7) + (np.arange(200) < 100), np.zeros((200, 2), bool), dt=0.05))
+    # 100 regions of equal share: 30 %, enough
+    some = made(code=SymbolicCode(labels % 100, np.full(100, 15), np.zeros((100, 2), bool), dt=0.05))
     assert "code" not in dict(missing(some))

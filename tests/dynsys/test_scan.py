@@ -11,11 +11,13 @@ import numpy as np
 import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rich.console import Console
 
 import dynsys
+from dynsys.commands import _print_scan
 from dynsys.errors import DataError, InvalidValue
 from dynsys.models.alrnn import ALRNN, MaskedALRNN
-from dynsys.reconstruct.scan import ScanRow, allowance, knee, load_scan, scan_relu
+from dynsys.reconstruct.scan import Scan, ScanRow, allowance, knee, load_scan, scan_relu
 from dynsys.train.ensemble import side_by_side
 from dynsys.train.forcing import SparseForcing
 from dynsys.train.loss import Loss
@@ -310,6 +312,16 @@ def test_the_command_prints_a_table_and_writes_the_folder(run, tmp_path):
     assert lines[-2].startswith(("Knee at P", "No knee"))
     assert lines[-1] == f"run folder: {tmp_path / 'runs'}"
     assert load_scan(tmp_path / "runs").rows[1].n_relu == 2
+
+
+def test_the_table_says_what_died_and_what_diverged(capsys):
+    rows = (ScanRow(0, (1e6, 1e6), 0, 0), ScanRow(2, (1.25, 1e6), 3, 2))
+    assert ScanRow(1, (1.0, 3.0, 1e6), 1, 1).median == 3.0
+    assert ScanRow(1, (1.0, 3.0), 1, 1).median == 2.0
+    _print_scan(Console(width=100), Scan(rows, ()))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["0", "dead", "dead", "dead,", "dead", "diverged", "–"]
+    assert lines[2].split() == ["2", "<", "1.25", "dead", "1.25,", "dead", "3", "2"]
 
 
 @pytest.mark.parametrize(

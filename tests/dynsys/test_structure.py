@@ -18,7 +18,7 @@ from dynsys.status import Status
 from dynsys.systems import load_system
 
 from .fit_cases import circle
-from .structure_cases import Affine, Folded, SkewTent
+from .structure_cases import Affine, Folded, Logistic, SkewTent
 
 A = 0.4
 # of the skew tent map: the invariant density is uniform, so a share a of the time is spent on the left branch
@@ -128,7 +128,9 @@ def test_a_reconstruction_speaks_in_the_users_units():
     assert_allclose(read.positions[0], [[10.0, -3.0]], atol=1e-6)
     assert_allclose(read.observed.max(axis=0), [15.0, -2.0], atol=0.01)
     assert read.dt == pytest.approx(0.1)
-    assert any("A turn of the orbit takes about 32 steps" in note and "searched (1)" in note for note in read.notes)  # 2 pi / 0.2 = 31.4
+    assert any(
+        "A turn of the orbit takes about 32 steps" in note and "searched (max_period = 1)" in note for note in read.notes
+    )  # 2 pi / 0.2 = 31.4
     assert row(read, "Lyapunov exponent 1").system is None
     named = dataclasses.replace(found, source="Henon", parts=())
     known = named.structure(starts=50)
@@ -268,3 +270,17 @@ def test_other_files_are_refused(text, message, tmp_path):
 
 def test_the_digest_is_of_the_parameters(tent):
     assert tent.digest != structure(SkewTent(0.41), np.array([0.1]), max_period=1, starts=50).digest
+
+
+@pytest.mark.parametrize(("r", "period"), [(3.83, 3), (3.5, 4), (3.2, 2)])
+def test_the_cycle_on_which_a_run_has_settled_is_listed(r, period):
+    """The logistic map in a periodic window; only fixed points are searched, and the cycle is read off the run."""
+    read = structure(Logistic(r), np.array([0.3]), max_period=1, starts=20, points=2000, transient=2000)
+    (found,) = read.cycles.of_period(period)
+    points = found.points[:, 0]
+    assert_allclose(r * points * (1 - points), np.roll(points, -1), atol=1e-13)
+    assert_allclose(found.eigenvalues[0].real, np.prod(r * (1 - 2 * points)), atol=1e-12)  # chain rule
+    assert found.stable
+    assert len(read.positions) == len(read.cycles)
+    again = structure(Logistic(r), np.array([0.3]), max_period=period, starts=200, points=2000, transient=2000)
+    assert sum(cycle.stable for cycle in again.cycles.of_period(period)) == 1  # found by the search too, and listed once
