@@ -54,7 +54,7 @@ class Regression:
     def solve(self, columns: int, ridges: Float[np.ndarray, " R"]) -> tuple[Float[np.ndarray, "R F N"], Float[np.ndarray, "R N"]]:
         """Weights (R, F, N) and offsets (R, N) of the first `columns` features, for every ridge: target = features @ W + b."""
         rows = min(columns, len(self.R))
-        U, s, Vt = np.linalg.svd(self.R[:rows, :columns], full_matrices=False)
+        U, s, Vt = svd(self.R[:rows, :columns])
         projected = U.T @ self.R[:rows, len(self.mean) :]
         penalty = np.reshape(ridges, (-1, 1)) * s[:1][None, :] ** 2
         power = s[None, :] ** 2 + penalty
@@ -62,3 +62,13 @@ class Regression:
         W = Vt.T[None] @ (gain[:, :, None] * projected[None])
         W = W * self.target_scale[None, None, :] / self.scale[None, :columns, None]
         return W, self.target_mean[None, :] - np.einsum("f,rfn->rn", self.mean[:columns], W)
+
+
+def svd(A: Float[np.ndarray, "r c"]) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, " k"], Float[np.ndarray, "k c"]]:
+    """The thin SVD. LAPACK's divide and conquer fails on some finite matrices of huge range, which its slower QR iteration can do."""
+    try:
+        return np.linalg.svd(A, full_matrices=False)
+    except np.linalg.LinAlgError:
+        from scipy.linalg import svd as by_iteration
+
+        return by_iteration(A, full_matrices=False, lapack_driver="gesvd")

@@ -17,7 +17,7 @@ from dynsys.models.autoregressive import NVAR, VAR, PolynomialFlowMap, monomials
 from dynsys.models.baseline import Mean, Parrot, Persistence
 from dynsys.models.regressed import Holdout, checked_series, free_run
 from dynsys.models.reservoir import EchoStateNetwork
-from dynsys.models.ridge import Regression
+from dynsys.models.ridge import Regression, svd
 from dynsys_datasets.series import TimeSeries
 
 from .fit_cases import driven, orbit, rotation
@@ -331,3 +331,17 @@ def test_options_reach_the_model_and_wrong_ones_are_refused(recording):
 def test_a_driven_recording_is_refused():
     with pytest.raises(DataError, match="autonomous, but the recording has 1 input columns"):
         quick(driven(200), "var")
+
+
+def test_an_svd_on_which_divide_and_conquer_fails_is_done_by_iteration(monkeypatch):
+    """LAPACK's gesdd fails to converge on some finite matrices (InteriorSquirmer, 550 points, is one)."""
+    A = np.random.default_rng(0).normal(size=(7, 4)) * 10.0 ** np.arange(4)[None, :]
+
+    def fails(*_, **__):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fails)
+    U, s, Vt = svd(A)
+    assert U.shape == (7, 4)
+    np.testing.assert_allclose((U * s[None, :]) @ Vt, A, rtol=1e-12)
+    np.testing.assert_allclose(U.T @ U, np.eye(4), atol=1e-14)
