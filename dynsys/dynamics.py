@@ -145,7 +145,7 @@ class Gapped(AbstractMap):
 
     def prepared(self) -> "Gapped":
         """With the prepared map."""
-        return Gapped(self.model.prepared())  # pyright: ignore[reportArgumentType]
+        return Gapped(self.model.prepared())  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 class AbstractPiecewiseLinear(AbstractMap):
@@ -177,12 +177,12 @@ class AbstractPiecewiseLinear(AbstractMap):
 class Stepper(Protocol):
     """One step of fixed length of a flow."""
 
-    def __call__(self, flow: AbstractFlow, t: Any, z: Any, u: Any, dt: float) -> Any:
+    def __call__(self, flow: AbstractFlow, t: Any, z: Any, u: Any, dt: Any) -> Any:
         """The state at t + dt; the input u is held over the step."""
         ...
 
 
-def runge_kutta_4(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: float) -> Any:
+def runge_kutta_4(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: Any) -> Any:
     """One step of the classical Runge-Kutta method of order four (Kutta 1901)."""
     a = flow.field(t, z, u)
     b = flow.field(t + dt / 2, z + dt / 2 * a, u)

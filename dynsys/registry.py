@@ -27,6 +27,11 @@ MODELS = {
     "nvar": "dynsys.models.autoregressive:NVAR",
     "polynomial-flow-map": "dynsys.models.autoregressive:PolynomialFlowMap",
     "esn": "dynsys.models.reservoir:EchoStateNetwork",
+    "ltc": "dynsys.models.liquid_maps:LTCMap",
+    "conductance-ltc": "dynsys.models.liquid_maps:ConductanceLTCMap",
+    "cfc": "dynsys.models.liquid_maps:CfCMap",
+    "cfc-mixed": "dynsys.models.liquid_maps:CfCMixedMap",
+    "neural-ode": "dynsys.models.neural_ode:NeuralODE",
 }
 
 METRICS = {
@@ -50,12 +55,29 @@ SOLVERS = {
 
 OBSERVATIONS = {
     "identity": "dynsys.models.observation:IdentityObservation",
+    "learned-lift": "dynsys.models.observation:LearnedLift",
     "affine": "dynsys.models.observation:AffineObservation",
 }
 
-CELLS: dict[str, str] = {}
+CELLS: dict[str, str] = {
+    "ltc": "dynsys.models.liquid:LTC",
+    "conductance-ltc": "dynsys.models.liquid:ConductanceLTC",
+    "cfc": "dynsys.models.closed_form_cell:CfC",
+    "lstm": "dynsys.models.gated:LSTM",
+    "gru": "dynsys.models.gated:GRU",
+    "mixed-memory": "dynsys.models.composed:MixedMemory",
+    "stacked": "dynsys.models.composed:Stacked",
+    "flow": "dynsys.models.flow_cell:FlowCell",
+}
 
-FLOWS: dict[str, str] = {}
+FLOWS: dict[str, str] = {
+    "liquid": "dynsys.models.liquid:LiquidFlow",
+    "mlp": "dynsys.models.fields:MLPField",
+    "second-order": "dynsys.models.fields:SecondOrderField",
+    "hamiltonian": "dynsys.models.fields:HamiltonianField",
+    "known": "dynsys.models.universal:Known",
+    "universal": "dynsys.models.universal:Universal",
+}
 
 _TABLES = {"model": MODELS, "observation": OBSERVATIONS, "cell": CELLS, "flow": FLOWS, "metric": METRICS, "solver": SOLVERS}
 

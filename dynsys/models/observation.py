@@ -1,9 +1,11 @@
 """Observation models: how a latent state is seen, x = g(z), and a state that is seen as x.
 
-    identity   x = z[:N],        lift(x) = (x, 0)
-    affine     x = B z + b,      lift(x) = pinv(B) (x - b)
+    identity       x = z[:N],        lift(x) = (x, 0)
+    learned-lift   x = z[:N],        lift(x) = (x, (B^T x)[N:])
+    affine         x = B z + b,      lift(x) = pinv(B) (x - b)
 
-With more latent units than observed ones, `lift` leaves the others at zero; with fewer, it is the least-squares state.
+With more latent units than observed ones, `lift` of the first leaves the others at zero, the second has learned where they start
+(Brenner et al., NeurIPS 2024), the third takes the smallest state; with fewer, `affine` has the least-squares state.
 """
 
 import abc
@@ -78,6 +80,44 @@ class IdentityObservation(AbstractObservation):
         return array_namespace(z).concat([x, z[self.n_obs :]])
 
 
+class LearnedLift(AbstractObservation):
+    """The first N latent components are the observation, and a linear map of it is the start of the others; needs N <= M.
+
+    Of B (N, M) the first N columns have no effect: they are there because published models have them.
+    """
+
+    B: Float[Any, "N M"]
+
+    @classmethod
+    def init(cls, dim: int, n_obs: int, *, key: Array) -> "LearnedLift":
+        """B uniform in +-1/sqrt(N)."""
+        return cls(B=jr.uniform(key, (n_obs, dim), minval=-(n_obs**-0.5), maxval=n_obs**-0.5))  # pyright: ignore[reportCallIssue]
+
+    def __check_init__(self):
+        if self.B.shape[0] > self.B.shape[1]:
+            raise InvalidValue(
+                f"LearnedLift: n_obs must be at most dim, got n_obs={self.B.shape[0]} with dim={self.B.shape[1]}. "
+                "For a latent space smaller than the data use observation='affine'."
+            )
+
+    @property
+    def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """N, the number of rows of B."""
+        return self.B.shape[0]
+
+    def observe(self, z: AnyState) -> AnyObservation:
+        """The first N components."""
+        return z[: self.n_obs]
+
+    def lift(self, x: AnyObservation) -> AnyState:
+        """x, followed by the last M - N components of B^T x."""
+        return array_namespace(x).concat([x, x @ self.B[:, self.n_obs :]])
+
+    def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
+        """z with its first N components replaced by x."""
+        return array_namespace(z).concat([x, z[self.n_obs :]])
+
+
 class AffineObservation(AbstractObservation):
     """x = B z + b, with the pseudo-inverse of B as its inverse; trained with the model."""
 
@@ -110,7 +150,7 @@ class AffineObservation(AbstractObservation):
 
     def prepared(self) -> "AffineObservation":
         """The same observation with pinv(B) at hand: an SVD at every time step would be most of the time of training."""
-        return AffineObservation(B=self.B, b=self.b, inverse=jnp.linalg.pinv(self.B))  # pyright: ignore[reportCallIssue]
+        return AffineObservation(B=self.B, b=self.b, inverse=array_namespace(self.B).linalg.pinv(self.B))  # pyright: ignore[reportCallIssue]
 
     def _inverse(self, x: AnyObservation) -> Any:
         return array_namespace(x).linalg.pinv(self.B) if self.inverse is None else self.inverse

@@ -30,6 +30,11 @@ SMALL = {
     "nvar": {"delays": 2, "stride": 2, "ridge": 1e-9},
     "polynomial-flow-map": {"delays": 2, "degree": 3, "ridge": 1e-9},
     "esn": {"units": 20, "radius": 0.9, "leak": 0.5, "input_scale": 0.5, "ridge": 1e-6, "washout": 5},
+    "ltc": {"units": 5, "wiring": "low-rank", "rank": 2},
+    "conductance-ltc": {"units": 5, "unfoldings": 3, "wiring": "ncp", "outputs": 2},
+    "cfc": {"units": 5, "backbone": 0, "wiring": "random"},
+    "cfc-mixed": {"units": 5, "backbone": 6, "depth": 2},
+    "neural-ode": {"hidden": 6, "depth": 2},
 }
 
 

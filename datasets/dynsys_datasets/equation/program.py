@@ -123,8 +123,8 @@ class Env:
         """A parameter, a number or an array of any library, as an array of the state's library."""
         if self.numpy:
             return value if type(value) is np.float64 else np.asarray(value, dtype=self.like.dtype)[()]
-        if self.torch and not hasattr(value, "requires_grad"):
-            return self.array(np.array(value))
+        if self.torch:  # asarray would cut a parameter from the graph of its gradients, before PyTorch 2.13
+            return value.to(self.like.dtype) if hasattr(value, "requires_grad") else self.array(np.array(value))
         return self.xp.asarray(value, dtype=self.like.dtype)
 
     def array(self, value: Any) -> Any:
