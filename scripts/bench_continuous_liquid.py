@@ -26,7 +26,7 @@ from dynsys.models.closed_form_cell import CfC
 from dynsys.models.gates import inverse_softplus
 from dynsys.models.liquid import ConductanceLTC
 from dynsys.models.sequence import SequenceModel
-from dynsys.train.ensemble import usable_cores
+from dynsys.train.ensemble import SERIAL, usable_cores
 
 RATE = 1e-3
 SIZES = {"units": 32, "inputs": 8, "length": 100, "batch": 32}
@@ -128,7 +128,7 @@ class Pair:
         self.optimizer_torch, self.optimizer = torch.optim.Adam(trained, RATE), optax.adam(RATE)
         self.state = self.optimizer.init(eqx.filter(self.model, eqx.is_inexact_array))
 
-        @eqx.filter_jit
+        @eqx.filter_jit(compiler_options=SERIAL)
         def update(model: SequenceModel, state: Any) -> Any:
             loss = lambda model: jnp.mean((model.batched(self.xs) - self.ys) ** 2)  # noqa: E731
             value, gradient = eqx.filter_value_and_grad(loss)(model)

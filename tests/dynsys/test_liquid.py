@@ -189,10 +189,10 @@ def test_the_fused_solver_converges_to_the_flow_at_order_one(name):
     control = diffrax.PIDController(rtol=1e-10, atol=1e-10)
     true = diffrax.diffeqsolve(term, diffrax.Tsit5(), 0.0, 1.5, 0.01, h, x, stepsize_controller=control).ys[-1]
     fine = [with_unfoldings(cell, count) for count in (80, 160, 320)]
-    errors = [float(jnp.linalg.norm(step(many, h, x, 1.5) - true)) for many in fine]
+    errors = [float(jnp.linalg.norm(many.step(h, x, 1.5) - true)) for many in fine]
     # the next term of an error of order one changes the slope by 0.06 at 80 unfoldings, and half as much at 160
     assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 1.0, atol=0.1)
-    halves = [jnp.linalg.norm(step(many, step(many, h, x, 0.75), x, 0.75) - step(many, h, x, 1.5)) for many in fine]
+    halves = [jnp.linalg.norm(many.step(many.step(h, x, 0.75), x, 0.75) - many.step(h, x, 1.5)) for many in fine]
     assert_allclose(np.log2(np.divide(halves[:-1], halves[1:])), 1.0, atol=0.1)
 
 
@@ -255,7 +255,7 @@ def test_sequence_models_read_every_step_or_the_last(last):
     found = model.batched(xs, gaps)
     h, rows = jnp.zeros(UNITS), []
     for x, gap in zip(xs[:, 1], gaps, strict=True):
-        h = model.step(cell, h, x, gap)
+        h = model.cell.step(h, x, gap)
         rows.append(model.W @ model.cell.read(h) + model.b)
     assert_allclose(found[..., 1, :], rows[-1] if last else jnp.stack(rows), atol=1e-14)
     assert_allclose(model(xs[:, 1], gaps), found[..., 1, :], atol=1e-14)
