@@ -6,9 +6,9 @@
                    field net(z), 2-50-50-2 with tanh, trained on 64 trajectories; 64 others test. The true field itself costs much to solve.
 
 Both are trained by `train_trajectories` with Adam, the same updates with and without. Evaluations: one adaptive solve of the test set at
-the tolerance of training; error: root mean square there, in units of the standard deviation of the truth. One JSON row a seed and weight, then
-one with the means and their ratio. The problems are those of Dupont et al. (NeurIPS 2019) and Chen et al. (NeurIPS 2018), the regulariser
-that of Pal, Edelman, Rackauckas (ICML 2023). `--toy` makes everything small.
+the tolerance of training; error: root mean square there, in units of the standard deviation of the truth. One JSON row a seed and
+weight, then one with the means and their ratio. The problems are those of Dupont et al. (NeurIPS 2019) and Chen et al. (NeurIPS 2018),
+the regulariser that of Pal, Edelman, Rackauckas (ICML 2023). `--toy` makes everything small.
 """
 
 import argparse

@@ -127,9 +127,9 @@ def _member(item: Any, name: str, where: str) -> Any:
         return _array(item, name, where)
     if "items" not in item.attrs:
         return _read(item, where)
-    if sorted(item) != sorted(str(i) for i in range(len(item))) or int(item.attrs["items"]) != len(item):
+    if sorted(item) != sorted(str(i) for i in range(len(item))) or np.asarray(item.attrs["items"]).tolist() != len(item):
         raise DataError(f"{where}: the list {name!r} claims {item.attrs['items']} items and holds {sorted(item)}. It is damaged.")
-    for key in item:
+    for key in map(str, range(len(item))):
         _check_own(item, key, where)
     return tuple(_member(item[str(i)], f"{name}[{i}]", where) for i in range(len(item)))
 

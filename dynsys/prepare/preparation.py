@@ -223,8 +223,8 @@ class Preparation:
         for i, (x, times) in enumerate(zip(series.trajectories, times_of(series), strict=True)):
             standard = (np.asarray(x, float) - np.reshape(self.mean, (1, -1))) / np.reshape(self.scale, (1, -1))
             values.append(embed_at(standard, times, self.delay * self.dt, self.dimension))
-            drive = [gaps(times, self.dt)] if series.inputs is None else [self._scale_inputs(np.asarray(series.inputs[i][:], float)), gaps(times, self.dt)]
-            inputs.append(np.column_stack(drive)[-len(values[-1]) :])
+            drive = [] if series.inputs is None else [self._scale_inputs(np.asarray(series.inputs[i][:], float))]
+            inputs.append(np.column_stack([*drive, gaps(times, self.dt)])[-len(values[-1]) :])
         return Prepared(tuple(values), tuple(inputs), self.dt, self.prepared_names, self.history - 1, 1, gapped=True)
 
     def _finish(self, x: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "S D"]:

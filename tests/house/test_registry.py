@@ -8,7 +8,14 @@ from house import ROOT
 from dynsys import registry
 from dynsys.errors import UnknownName
 
-PAGES = {"model": "choose.md", "observation": "choose.md", "metric": "scores.md", "solver": "systems.md", "cell": "irregular.md", "flow": "neural_ode.md"}
+PAGES = {
+    "model": "choose.md",
+    "observation": "choose.md",
+    "metric": "scores.md",
+    "solver": "systems.md",
+    "cell": "irregular.md",
+    "flow": "neural_ode.md",
+}
 KINDS = tuple(registry._TABLES)  # a new kind fails below until it has a page
 
 
