@@ -22,7 +22,7 @@ from dynsys_datasets.series import TimeSeries
 DROPPED = 0.3
 MODELS = {
     "neural-ode": ("model.hidden=64", "model.depth=2", "training.learning_rate=0.002"),
-    "cfc": ("model.units=64", "training.learning_rate=0.002"),
+    "cfc": ("model.units=32", "model.backbone=64", "training.learning_rate=0.002"),
 }
 
 
@@ -53,14 +53,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--recordings", default="lorenz,ecg")
     parser.add_argument("--set", action="append", default=[], help="change a setting, as in dynsys fit")
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does it run?")
     asked = parser.parse_args()
     if asked.toy:
         asked.points, asked.steps, asked.seeds = 1500, 20, 1
         asked.set += ["training.chunk=10", "training.checkpoints=1", "selection.steps=100", "selection.starts=2", "training.window=10"]
-    for make in (lorenz, ecg):
-        whole = make(asked.points)
+    for recording in asked.recordings.split(","):
+        whole = {"lorenz": lorenz, "ecg": ecg}[recording](asked.points)
         learned, test = whole.split((0.7, 0.3))
         for name in asked.models.split(","):
             for share in (0.0, DROPPED):

@@ -266,3 +266,30 @@ def test_loaded_models_are_those_saved(good):
         for name in ("A", "W1", "W2", "h1", "h2"):
             assert_array_equal(getattr(found.model, name), file["model"][name][()])
             assert_array_equal(getattr(found.last, name), file["last"][name][()])
+
+
+def _list_group(file):
+    """The first list of arrays in the file."""
+    found = []
+    file.visititems(lambda name, item: found.append(name) if "items" in item.attrs else None)
+    return file[found[0]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda group: group.__delitem__("1"), r"claims 3 items and holds \['0', '2'\]"),
+        (lambda group: group.move("2", "7"), r"claims 3 items and holds \['0', '1', '7'\]"),
+        (lambda group: group.attrs.__setitem__("items", 2), r"claims 2 items and holds \['0', '1', '2'\]"),
+        (lambda group: group.attrs.__setitem__("items", "three"), "claims three items"),
+        (lambda group: (group.__delitem__("1"), group.__setitem__("1", h5py.SoftLink("/model"))), "link to elsewhere"),
+        (lambda group: (group.__delitem__("1"), group.create_dataset("1", data=np.ones(3))), "don't fit together"),
+    ],
+)
+def test_a_damaged_list_is_refused(damage, words):
+    model = make("neural-ode", hidden=6, depth=2)
+    with h5py.File(io.BytesIO(), "w") as file:
+        write_model(file.create_group("model"), model)
+        damage(_list_group(file))
+        with pytest.raises(DataError, match=words):
+            read_model(file["model"], "memory")
