@@ -100,8 +100,9 @@ def solve_probed(
 ) -> tuple[BatchSolution, Any]:
     """As `solve_batch`; with a `place` () between 0 and 1 along the clock also the error (B, M) of one step from there.
 
-    The error is that of the step that the solver took there, h (), recomputed from the state at the place, which counts as a constant,
-    as h does: h sum_i E_i k_i over the tolerance. Its gradient by the flow is local: one step, no solve. 'backsolve' can't give it.
+    The error is that of the step that the solver took there, h () (shortened where inputs would jump within it), recomputed from the
+    state at the place, which counts as a constant, as h does: h sum_i E_i k_i over the tolerance. Its gradient by the flow is local:
+    one step, no solve. 'backsolve' can't give it.
     """
     z0, times = jnp.asarray(z0), jnp.asarray(times)
     method = _checked(flow, z0, times, inputs, solver, adjoint, {"rtol": rtol, "atol": atol, "max_steps": max_steps, "bound": bound})
@@ -153,7 +154,11 @@ def solve_probed(
     after = saved[1]  # the ends of the steps, then inf
     held = jnp.searchsorted(after, at, side="left")
     begin = jnp.where(held == 0, clock.begin, after[jnp.maximum(held - 1, 0)])
-    fixed = jax.lax.stop_gradient((at, saved[0][0], after[held] - begin))
+    length = after[held] - begin
+    if clock.jumps is not None:  # the solver never steps over a jump of the inputs, so its error is not asked for either
+        coming = jnp.append(clock.jumps, jnp.inf)
+        length = jnp.minimum(length, (1 - 1e-3) * (coming[jnp.searchsorted(coming, at, side="right")] - at))
+    fixed = jax.lax.stop_gradient((at, saved[0][0], length))
     return solution, _step_error(term, method, args, *fixed, rtol, atol)
 
 

@@ -7,6 +7,8 @@ x (T, I) or (B, T, I)    gaps (T,) or (B, T), in sampling intervals; None: 1 eve
 
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from dynsys.errors import require
 from dynsys.interop.torch_module import TorchModule
 from dynsys.models.base import matvec
@@ -74,6 +76,7 @@ def _run(cell: Any, xs: "torch.Tensor", gaps: Any, h: "torch.Tensor") -> "tuple[
     driven = isinstance(cell, AbstractDriven)
     advance, drives = (cell.advance, torch.vmap(cell.drive)(xs)) if driven else (cell.step, xs)
     for t in range(xs.shape[0]):
-        h = advance(h, drives[t], 1.0 if gaps is None else gaps[t])
+        now = jax.tree.map(lambda rows, t=t: rows[t], drives)  # a drive may be a tuple of arrays
+        h = advance(h, now, 1.0 if gaps is None else gaps[t])
         outputs.append(cell.read(h))
     return torch.stack(outputs), h

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynsys.dynamics import AbstractFlow
@@ -213,6 +214,13 @@ def _batch(model: LatentODE, xs: Any, times: Any) -> tuple[Array, Array]:
         raise InvalidValue(
             f"LatentODE: series must have shape (B, T, N) with N={n_obs} and times (T,) or (B, T), got {xs.shape} and {times.shape}."
         )
+    if not isinstance(times, Tracer):
+        clock = np.asarray(jnp.concatenate([times[..., :1] - LEAD, times], axis=-1))
+        if not np.all(np.diff(clock, axis=-1) > 0):
+            raise InvalidValue(
+                f"LatentODE: times must increase, also in the model's precision ({dtype}), got {clock[..., 1:3].ravel()[:2]}, ... "
+                "Count them from the start of the series, in a unit of which it lasts a few."
+            )
     return xs, times
 
 

@@ -6,7 +6,7 @@
 In the second the sum also runs over the inputs, with synapses of their own. Both are linear in h once the gates are known, so the
 fused solver takes the gates from the old state and the rest from the new one, `unfoldings` times over a gap:
 
-    h' = (h + d f A) / (1 + d (1/tau + f)),    h'_j = (c_j h_j / d + l_j e_j + sum_i w_ij s_ij E_ij) / (c_j / d + l_j + sum_i w_ij s_ij)
+    h' = (h + d f A) / (1 + d (1/tau + f)),    h'_j = (c_j h_j + d (l_j e_j + sum_i w_ij s_ij E_ij)) / (c_j + d (l_j + sum_i w_ij s_ij))
 
 with d = gap / unfoldings. Each is a weighted mean of the old state, 0 and A (of e and E), so no step, however long, leaves their
 range. `field` is the right-hand side, for any other solver (`LiquidFlow`).
@@ -314,10 +314,10 @@ class Conductances(AbstractLiquid):
 
     def advance(self, h: AnyHidden, drive: AnyDrive, gap: Any) -> AnyHidden:
         """The fused solver over a gap."""
-        inertia = self.c / (gap / self.unfoldings)
+        length = gap / self.unfoldings
         for _ in range(self.unfoldings):
             current, conductance = self.synapses(h, drive)
-            h = (inertia * h + current) / (inertia + conductance + EPSILON)
+            h = (self.c * h + length * current) / (self.c + length * (conductance + EPSILON))
         return h
 
     def advance_all(self, h: Float[Array, "B S"], drive: AnyDrive, gap: Float[Array, " B"]) -> Float[Array, "B S"]:
@@ -325,13 +325,13 @@ class Conductances(AbstractLiquid):
         S = self.n_state
         if S > UNROLLED:
             return super().advance_all(h, drive, gap)
-        inertia = self.c[None, :] / (gap / self.unfoldings)[:, None]
+        c, length = self.c[None, :], (gap / self.unfoldings)[:, None]
         for _ in range(self.unfoldings):
             current, conductance = drive
             for i in range(S):
                 s = sigmoid(self.gamma[i][None, :] * h[:, i][:, None] + self.offset[i][None, :])
                 current, conductance = current + s * self.wE[i][None, :], conductance + s * self.w[i][None, :]
-            h = (inertia * h + current) / (inertia + conductance + EPSILON)
+            h = (c * h + length * current) / (c + length * (conductance + EPSILON))
         return h
 
     def field(self, h: AnyHidden, x: AnyFeatures) -> AnyHidden:

@@ -130,7 +130,7 @@ def fit(
         preparation=preparation,
         settings=chosen,
         outcome=_outcome(trained, skipped, begun, time.perf_counter() - began),
-        start=tuple(np.asarray(data.trajectories[0][: trained.kept[best].memory + 1], float).ravel().tolist()),
+        start=tuple(_first_rows(data, trained.kept[best].memory + 1).ravel().tolist()),
         units=series.units,
         source=series.source,
         notes=series.notes,
@@ -332,11 +332,22 @@ def _check_timed(series: TimeSeries, name: str) -> None:
 
 def _present_columns(data: Prepared, preparation: Preparation) -> TimeSeries:
     """The prepared series without its delays (of a long file: its first rows), at even times: what a model sees of the noise."""
-    rows = [np.asarray(x[:100_000], float)[:, : preparation.n_obs] for x in data.trajectories]
-    if data.gapped and data.inputs is not None:
-        times = [np.cumsum(np.asarray(u[: len(x)], float)[:, -1]) for u, x in zip(data.inputs, rows, strict=True)]
-        rows = even(rows, [np.append(0.0, t[:-1]) for t in times], 1.0)
+    rows = [_at_even_times(data, i, 100_000)[:, : preparation.n_obs] for i in range(len(data.trajectories))]
     return TimeSeries(rows, dt=data.dt)
+
+
+def _first_rows(data: Prepared, count: int) -> np.ndarray:
+    """The rows that lead to the default start of a free run, at even times."""
+    return _at_even_times(data, 0, count)[:count]
+
+
+def _at_even_times(data: Prepared, trajectory: int, rows: int) -> np.ndarray:
+    """The first prepared rows of a trajectory; of an irregular one interpolated at the typical interval."""
+    x = np.asarray(data.trajectories[trajectory][:rows], float)
+    if not data.gapped or data.inputs is None or len(x) < 2:
+        return x
+    steps = np.asarray(data.inputs[trajectory][: len(x) - 1], float)[:, -1]
+    return even([x], [np.append(0.0, np.cumsum(steps))], 1.0)[0]
 
 
 def scores_of_test_part(trained: Trained, preparation: Preparation, parts: Parts, seed: int) -> tuple[Score, ...]:

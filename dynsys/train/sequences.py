@@ -136,9 +136,9 @@ def fit_sequences(
 ) -> FittedSequences:
     """Train one model, or several of one architecture at once, each with its own batches.
 
-    steps: updates, of `batch` sequences each. The default optimiser is Adam with a rate that decays exponentially from learning_rate to
-    final_learning_rate, and gradients clipped to the norm `clip`. validation: what the best of `checkpoints` looks is chosen by; the
-    training sequences without it. progress: called with every line of the history.
+    steps: updates, of `batch` sequences each, rounded up to whole compiled calls. The default optimiser is Adam with a rate that decays
+    exponentially from learning_rate to final_learning_rate, and gradients clipped to the norm `clip`. validation: what the best of
+    `checkpoints` looks is chosen by; the training sequences without it. progress: called with every line of the history.
 
     A run whose loss is not finite ends with Status.NOT_FINITE_LOSS and keeps what was best before. Raises InvalidValue for settings that
     can't work, targets that are not those of the model, and models of unequal architecture.

@@ -80,5 +80,9 @@ def test_sines_with_half_of_the_values_missing():
 def test_wrong_shapes_are_refused():
     with pytest.raises(InvalidValue, match=r"\(B, T, N\) with N=2"):
         small().encode(np.zeros((3, 6, 1)), np.zeros(6))
+    stamps = 1.7e9 + 0.1 * np.arange(6)  # seconds since 1970: all equal in float32
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, small())
+    with pytest.raises(InvalidValue, match=r"must increase, also in the model's precision \(float32\)"):
+        single.encode(np.zeros((3, 6, 2)), stamps)
     with pytest.raises(InvalidValue, match="noise must be positive"):
         LatentODE.init(2, noise=0.0, key=jr.key(0))

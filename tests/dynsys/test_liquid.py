@@ -203,6 +203,15 @@ def test_the_gap_matters(name):
     assert float(jnp.abs(step(cell, h, x, 0.5) - step(cell, h, x, 2.0)).max()) > 1e-3
 
 
+@pytest.mark.parametrize("name", ["ltc", "low-rank ltc", "conductance"])
+def test_no_time_changes_nothing(name):
+    cell = make(name)
+    h, x = jr.normal(jr.key(1), (cell.n_state,)), jr.normal(jr.key(2), (INPUTS,))
+    assert_allclose(step(cell, h, x, 0.0), h, rtol=1e-6)  # two samples at one time: a gap of 0 is allowed in sequences
+    states = run_cell(cell, x[None, None], jnp.zeros(1, h.dtype), h[None])
+    assert_allclose(states[0, 0], h, rtol=1e-6)
+
+
 # sequences
 
 

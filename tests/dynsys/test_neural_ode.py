@@ -334,3 +334,27 @@ def test_the_probed_error_is_that_of_one_step_in_units_of_the_tolerance():
     # the controller aims at 0.9^5 = 0.6 of the tolerance and accepts up to 1; a step from the middle of one differs a little
     assert np.all(sizes < 3.0)
     assert np.median(sizes) > 0.01
+
+
+class Integrator(AbstractFlow):
+    """dz/dt = a u: every Runge-Kutta method is exact between the jumps of u."""
+
+    a: jax.Array
+    dim: int = eqx.field(static=True, default=1)
+    n_inputs: int = eqx.field(static=True, default=1)
+
+    def field(self, t, z, u=None):
+        return self.a * u
+
+
+@pytest.mark.parametrize("own_times", [False, True])
+def test_the_error_of_a_step_does_not_see_the_jumps_of_the_inputs(own_times):
+    times = jnp.array([[0.0, 1.0, 2.0], [0.0, 0.5, 3.0]]) if own_times else jnp.array([0.0, 1.0, 2.0])
+    inputs = jnp.array([[0.0], [5.0], [0.0]])
+    options = {"solver": "tsit5", "rtol": 1e-4, "atol": 1e-4, "adjoint": "checkpointed", "max_steps": 64}
+
+    def error(place):
+        return solve_probed(Integrator(jnp.ones(())), jnp.zeros((2, 1)), times, inputs, place=place, **options)[1]
+
+    errors = jax.jit(jax.vmap(error))(jnp.array([0.1, 0.3, 0.45, 0.499, 0.6, 0.95]))
+    assert np.max(np.abs(errors)) < 1e-2  # 83 where steps reach over the jump
