@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does it run?")
     asked = parser.parse_args()
     if asked.toy:
-        asked.points, asked.steps, asked.seeds = 1500, 20, 1
+        asked.points, asked.steps, asked.seeds, asked.recordings = 1500, 20, 1, "lorenz"
         asked.set += ["training.chunk=10", "training.checkpoints=1", "selection.steps=100", "selection.starts=2", "training.window=10"]
     for recording in asked.recordings.split(","):
         whole = {"lorenz": lorenz, "ecg": ecg}[recording](asked.points)

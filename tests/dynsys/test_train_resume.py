@@ -138,10 +138,10 @@ def trainers():
 def compiled_once(monkeypatch, trainers):
     make = pipeline.make_trainer
 
-    def remembered(settings, data, series):
+    def remembered(settings, data, series, models):
         key = (settings, data.trajectories[0].tobytes())
         if key not in trainers:
-            trainers[key] = make(settings, data, series)
+            trainers[key] = make(settings, data, series, models)
         return trainers[key]
 
     monkeypatch.setattr(pipeline, "make_trainer", remembered)
