@@ -324,7 +324,7 @@ def _as_options(text: str) -> str:
     """An error's advice in the words of the command line: missing="drop" becomes --missing drop."""
     text = re.sub(r"\bcolumns=\[([^\]]*)\]", lambda m: "--columns " + m.group(1).replace("'", "").replace(", ", ","), text)
     text = re.sub(r"\b(time|episode)=False", r"--\1 none", text)
-    return re.sub(r"\b(missing|dataset|time|episode|inputs|dt)=(['\"]?)([\w.]+)\2", r"--\1 \3", text)
+    return re.sub(r"(?<!resample\()\b(missing|dataset|time|episode|inputs|dt)=(['\"]?)([\w.]+)\2", r"--\1 \3", text)
 
 
 def _console(quiet: bool) -> Any:

@@ -7,6 +7,7 @@ observation, and B starts a run: z[0] = (x, (B^T x)[N:]).
 Source: Brenner, Hemmer, Monfared, Durstewitz, NeurIPS 2024, eq. 5, and the models published with it.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def _read(path: Path) -> dict[Any, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: damaged archives, pickles with code, other formats
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"{path.name}: is no file of tensors that can be read without running code ({reason[0][:200]}). "
             "Nothing of it was run. Save model.state_dict() with torch.save, not the model itself."

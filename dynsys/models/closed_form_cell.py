@@ -76,7 +76,7 @@ class CfC(AbstractDriven):
             raise InvalidValue(
                 f"CfC: a sparse or low-rank wiring needs heads that see the neurons themselves, got backbone={backbone}. Set backbone=0."
             )
-        check_sizes(cls.__name__, depth=depth)
+        check_sizes(cls.__name__, depth=depth, **({"backbone": backbone} if backbone else {}))
         inputs, S, heads = wiring.n_in, wiring.units, HEADS[mode]
         keys = jr.split(key, depth + 3)
         width = backbone or heads * S

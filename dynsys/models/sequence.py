@@ -25,19 +25,21 @@ from dynsys.models.driven import AbstractDriven, AnyDrive
 def run_cell(
     cell: AbstractCell,
     xs: Float[Array, "T B I"],
-    gaps: Float[Array, " T"] | Float[Array, "T B"],
+    gaps: Float[Array, "..."],
     h0: Float[Array, "B S"],
 ) -> Float[Array, "T B S"]:
     """Hidden states after each of T inputs, from h0 before the first; gaps[t] is how long xs[t] acts.
 
     Reverse-mode differentiable by the cell's parameters, the inputs, the gaps and the start. Raises InvalidValue if the cell takes
-    another number of inputs or hidden states.
+    another number of inputs or hidden states, or the gaps are not of the inputs.
     """
     if xs.shape[-1] != cell.n_in or h0.shape[-1] != cell.n_state:
         raise InvalidValue(
             f"run_cell: this {type(cell).__name__} takes {cell.n_in} inputs and {cell.n_state} hidden numbers, "
             f"got xs {xs.shape} and h0 {h0.shape}. xs is (T, B, I), h0 is (B, S)."
         )
+    if gaps.shape not in (xs.shape[:1], xs.shape[:2]):
+        raise InvalidValue(f"run_cell: gaps must be (T,) or (T, B), one for every input, got gaps {gaps.shape} with xs {xs.shape}.")
     cell = cell.prepared()
     if gaps.ndim == 1:
         gaps = jnp.broadcast_to(gaps[:, None], xs.shape[:2])

@@ -98,7 +98,7 @@ def hero(content: ReportContent, path: str | os.PathLike[str]) -> Path:
             figure.text(place[0] + place[2] / 2, 0.88, label, color=BLUE if role == "true" else ORANGE, fontsize=19, ha="center")
         axes = figure.add_axes((0.06, 0.085, 0.91, 0.185))
         _compare(axes, content, 0, width=1.8)
-        axes.set_xlabel(safe(f"time [{short(content.time_unit, 10)}]"))
+        axes.set_xlabel(safe(f"time [{short(content.time_unit, 13)}]"))
         axes.set_ylabel(safe(with_unit(content.names[0], content.units)))
         data = encoded(figure, path.suffix[1:], 100)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _overlay(content: ReportContent) -> Any:
     rows[-1].axhline(np.sqrt(2), color=GREY, ls="--", lw=0.9)
     rows[-1].plot(time, np.where(error > 0, error, np.nan), color=INK, lw=1.0)
     _logarithmic(rows[-1].yaxis, [error])
-    rows[-1].set(xlabel=safe(f"time after the start of the free run [{short(content.time_unit, 10)}]"), ylabel="distance [sd]")
+    rows[-1].set(xlabel=safe(f"time after the start of the free run [{short(content.time_unit, 13)}]"), ylabel="distance [sd]")
     for axes in rows:
         axes.yaxis.set_label_coords(-0.06, 0.5)
     margins(figure, top=0.32, gap=0.12)
@@ -185,7 +185,7 @@ def _spectra(content: ReportContent) -> Any:
             axes.plot(content.spectrum.frequencies[use], np.where(height > 0, height, np.nan), color=color, lw=1.0, label=label)
         _logarithmic(axes.xaxis, [content.spectrum.frequencies[use]])
         _logarithmic(axes.yaxis, [content.spectrum.true[use, column], content.spectrum.made[use, column]])
-        axes.set(xlabel=safe(f"{short(content.names[column])}: frequency [1/{short(content.time_unit, 10)}]"))
+        axes.set(xlabel=safe(f"{short(content.names[column])}: frequency [1/{short(content.time_unit, 13)}]"))
     panels[0].set_ylabel("power")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2)
     return panels[0].figure

@@ -106,7 +106,7 @@ def overlay(content: ReportContent) -> Plot:
             keep = thin_series(values)
             plot.line(role, time[keep], values[keep], suffix, name=label, showlegend=i == 0, line={"width": 1.5})
     error = forecast_error(content)
-    x_title = f"time after the start of the free run [{plain(short(content.time_unit, 10))}]"
+    x_title = f"time after the start of the free run [{plain(short(content.time_unit, 13))}]"
     suffix = plot.panel(len(columns), (0, 1), tops[-1], x_title, "distance [sd]", y_axis=log_axis([error]))
     keep = thin_series(error)
     plot.line("mark", time[keep], error[keep], suffix, name="distance", line={"width": 1.4})
@@ -131,7 +131,7 @@ def spectra(content: ReportContent) -> Plot | None:
         title = plain(short(content.names[column]))
         log, power = log_axis([hertz]), log_axis([content.spectrum.true[use, column], content.spectrum.made[use, column]])
         y_title = "power" if i % across == 0 else ""
-        x_title = f"{title}: frequency [1/{plain(short(content.time_unit, 10))}]"
+        x_title = f"{title}: frequency [1/{plain(short(content.time_unit, 13))}]"
         suffix = plot.panel(i, widths[i % across], heights[i // across], x_title, y_title, x_axis=log, y_axis=power)
         for role, values, label in (("true", content.spectrum.true, TRUE), ("made", content.spectrum.made, MADE)):
             height = np.where(values[use, column] > 0, values[use, column], np.nan)

@@ -174,7 +174,10 @@ WRONG = {
     "no model there": ("evaluate {p} {p}/circle.csv", "there is no model here"),
     "model is a table": ("evaluate {p}/circle.csv {p}/circle.csv", "can't be read as a model file"),
     "other columns": ("evaluate {p}/run {p}/narrow.csv", "'b'"),
-    "other sampling": ("evaluate {p}/run {p}/slow.csv", "sampled every 0.3, but the model was trained on data sampled every 0.1"),
+    "other sampling": (
+        "evaluate {p}/run {p}/slow.csv",
+        r"sampled every 0.3, but the model was trained on data sampled every 0.1.*Call \.resample\(dt=0\.1\)",
+    ),
     "no starts": ("evaluate {p}/run {p}/circle.csv --starts 0", "starts must be at least 1"),
     "no steps ahead": ("forecast {p}/run --from {p}/circle.csv --steps 0 --out {t}/x.csv", "steps must be at least 1"),
     "unknown format": ("forecast {p}/run --from {p}/circle.csv --steps 3 --out {t}/x.xls", "can't write '.xls'"),

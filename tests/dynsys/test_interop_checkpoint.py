@@ -143,6 +143,9 @@ def test_what_is_no_alrnn_is_refused(store, case):
 def test_what_is_no_dictionary_is_refused(store, tmp_path):
     with pytest.raises(DataError, match=r"wants a state dictionary.*got a list"):
         load_alrnn_state_dict(store([torch.ones(2)]), n_relu=P)
+    with pytest.raises(DataError, match=r"without running code.*Save model.state_dict\(\)") as refused:
+        load_alrnn_state_dict(store(torch.nn.Linear(2, 2)), n_relu=P)
+    assert "\x1b" not in str(refused.value)  # PyTorch writes its reason in bold
     with pytest.raises(DataError, match="got a Tensor"):
         load_alrnn_state_dict(store(torch.ones(2)), n_relu=P)
     with pytest.raises(DataError, match=r"model.pt: wants.*got \['0', '1'\]: A, W, h missing and 0, 1 unknown"):

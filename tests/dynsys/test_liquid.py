@@ -255,6 +255,8 @@ def test_the_written_out_batch_is_the_step(monkeypatch):
 def test_run_cell_refuses_other_sizes():
     with pytest.raises(InvalidValue, match=r"this GRU takes 3 inputs and 5 hidden numbers, got xs \(2, 1, 4\)"):
         run_cell(make("gru"), jnp.zeros((2, 1, 4)), jnp.ones(2), jnp.zeros((1, 5)))
+    with pytest.raises(InvalidValue, match=r"gaps must be \(T,\) or \(T, B\), one for every input, got gaps \(3,\) with xs \(2, 1, 3\)"):
+        run_cell(make("gru"), jnp.zeros((2, 1, 3)), jnp.ones(3), jnp.zeros((1, 5)))
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -308,6 +310,7 @@ def test_a_cut_synapse_carries_nothing():
         (lambda: CfC.init(full(2, 3), mode="gated", key=KEY), "mode must be one of default, no-gate, pure, got mode='gated'"),
         (lambda: CfC.init(full(2, 3), activation="gelu", key=KEY), "activation='gelu'"),
         (lambda: CfC.init(random(2, 3), key=KEY), "Set backbone=0"),
+        (lambda: CfC.init(full(2, 3), backbone=-1, key=KEY), "backbone must be a whole number of at least 1, got backbone=-1"),
         (lambda: CfC.init(low_rank(2, 3, rank=1, sparsity=0.0), key=KEY), "Set backbone=0"),
         (lambda: LTC.init(full(2, 3), unfoldings=0, key=KEY), "unfoldings must be a whole number of at least 1"),
         (lambda: MixedMemory(LSTM.init(2, 4, key=KEY), GRU.init(2, 3, key=KEY)), "got 2 and 4 for 2 and 3"),
