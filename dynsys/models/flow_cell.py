@@ -11,7 +11,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from dynsys import registry
-from dynsys.dynamics import AbstractFlow, runge_kutta_4
+from dynsys.dynamics import AbstractFlow, Discretized
 from dynsys.errors import InvalidValue
 from dynsys.models.base import check_sizes
 from dynsys.models.cell import AbstractCell, AnyFeatures, AnyHidden
@@ -52,10 +52,7 @@ class FlowCell(AbstractCell):
 
     def step(self, h: AnyHidden, x: AnyFeatures, gap: Any) -> AnyHidden:
         """The state of the flow a time `gap` later."""
-        length = gap / self.substeps
-        for i in range(self.substeps):
-            h = runge_kutta_4(self.flow, i * length, h, x, length)
-        return h
+        return Discretized(self.flow, 1.0, substeps=self.substeps).over(h, x, gap)  # pyright: ignore[reportCallIssue]
 
     def read(self, h: AnyHidden) -> Float[Any, " O"]:
         """The state itself."""

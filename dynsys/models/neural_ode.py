@@ -13,15 +13,14 @@ Plitt 1984; as forcing: Hess, Monfared, Brenner, Durstewitz, ICML 2023.
 from typing import Any
 
 import equinox as eqx
-from array_api_compat import array_namespace
 from jaxtyping import Array
 
 from dynsys import registry
 from dynsys.dynamics import AbstractFlow, AbstractTimed, AnyInput, AnyObservation, AnyState, Discretized
 from dynsys.errors import InvalidValue
-from dynsys.models.arrays import zeros
 from dynsys.models.base import check_sizes
 from dynsys.models.fields import AbstractNetworkField
+from dynsys.models.observation import IdentityObservation
 
 
 class NeuralODE(AbstractTimed):
@@ -85,18 +84,19 @@ class NeuralODE(AbstractTimed):
         """The state `gap` sampling intervals later, (M,), (K,), () -> (M,), in `substeps` steps of RK4; the input is held."""
         return Discretized(self.flow, 1.0, substeps=self.substeps).over(z, u, gap)  # pyright: ignore[reportCallIssue]
 
+    @property
+    def observation(self) -> IdentityObservation:
+        """The first N components are seen."""
+        return IdentityObservation(n_obs=self.n_obs, dim=self.dim)
+
     def observe(self, z: AnyState) -> AnyObservation:
         """The first N components."""
-        return z[: self.n_obs]
+        return self.observation.observe(z)
 
     def lift(self, x: AnyObservation) -> AnyState:
         """x with the other components at zero: a poor start if there are any; see `dynsys.dynamics.warm_up`."""
-        if self.dim == self.n_obs:
-            return x
-        return array_namespace(x).concat([x, zeros(self.dim - self.n_obs, like=x)])
+        return self.observation.lift(x)
 
     def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
         """z with its observation replaced; the other components stay."""
-        if self.dim == self.n_obs:
-            return x
-        return array_namespace(z).concat([x, z[self.n_obs :]])
+        return self.observation.correct(z, x)

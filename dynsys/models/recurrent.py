@@ -17,6 +17,7 @@ from dynsys.dynamics import AbstractTimed, AnyInput, AnyObservation, AnyState
 from dynsys.models.arrays import zeros
 from dynsys.models.base import matvec, uniform
 from dynsys.models.cell import AbstractCell
+from dynsys.models.observation import IdentityObservation
 
 
 class AbstractCellMap(AbstractTimed):
@@ -57,17 +58,22 @@ class AbstractCellMap(AbstractTimed):
         h = self.cell.step(h, features, gap)
         return xp.concat([x + gap * (matvec(self.U, self.cell.read(h)) + self.b), h])
 
+    @property
+    def observation(self) -> IdentityObservation:
+        """The first N components are seen."""
+        return IdentityObservation(n_obs=self.n_obs, dim=self.dim)
+
     def observe(self, z: AnyState) -> AnyObservation:
         """The first N components."""
-        return z[: self.n_obs]
+        return self.observation.observe(z)
 
     def lift(self, x: AnyObservation) -> AnyState:
         """x with a hidden state at rest: a poor start; see `dynsys.dynamics.warm_up`."""
-        return array_namespace(x).concat([x, zeros(self.cell.n_state, like=x)])
+        return self.observation.lift(x)
 
     def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
         """z with its observation replaced; the hidden state stays."""
-        return array_namespace(z).concat([x, z[self.n_obs :]])
+        return self.observation.correct(z, x)
 
     def prepared(self) -> "AbstractCellMap":
         """The same map with the prepared cell."""

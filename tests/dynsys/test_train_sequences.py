@@ -60,6 +60,17 @@ def test_regression_of_the_last_input_but_one():
         assert next(row.step for row in rows if row.validation == fitted.losses[seed]) == fitted.kept_at[seed]
 
 
+def test_the_best_look_is_kept_and_not_the_last():
+    """What is learned on x -> x makes x -> -x ever worse, so that the first look at the validation part is the best."""
+    xs = noise(64)
+    fitted = fit_sequences(model(), Sequences.of(xs, xs), Sequences.of(xs, -xs), steps=50, learning_rate=0.003, key=jr.key(0))
+    looks = [row.validation for row in fitted.history]
+    assert looks[-1] > looks[0]
+    assert fitted.losses[0] == min(looks)
+    assert fitted.kept_at[0] == fitted.history[int(np.argmin(looks))].step < 50
+    assert_allclose(evaluate_sequences(fitted.models[0], Sequences.of(xs, -xs)), min(looks), rtol=1e-6)
+
+
 def test_a_flow_integrates_its_input_over_irregular_gaps():
     rng = np.random.default_rng(0)
     xs, gaps = rng.normal(size=(256, 10, 1)), rng.uniform(0.2, 2.0, (256, 10))

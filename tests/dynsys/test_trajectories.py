@@ -154,3 +154,16 @@ def test_wrong_options_are_refused():
         call = {"series": spiral(times), "times": times, "steps": 1, "key": jr.key(0)} | bad
         with pytest.raises(InvalidValue, match=words):
             train_trajectories(WRONG, call.pop("series"), call.pop("times"), **call)
+
+
+def test_the_weight_of_the_regulariser_reaches_the_parameters():
+    """From the same start and the same draws another weight ends at other parameters; what it does there is the slow test."""
+    times = np.linspace(0.0, 1.0, 5)
+    waves = np.stack([np.sin(6 * times), np.cos(6 * times)], axis=1)
+    field = MLPField.init(2, hidden=8, scale=1.0, key=jr.key(0))
+    plain, heavy = (
+        train_trajectories(field, waves, times, steps=60, optimizer=optax.adam(0.02), regularise=weight, key=jr.key(1)).flow
+        for weight in (0.0, 10.0)
+    )
+    changed = [float(jnp.abs(a - b).max()) for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(heavy), strict=True)]
+    assert max(changed) > 1e-3
