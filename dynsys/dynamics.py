@@ -65,6 +65,24 @@ class AbstractMap(eqx.Module):
         """Derivative of `step` by the state, (M, M); by forward-mode differentiation unless a model knows better."""
         return jax.jacfwd(lambda state: self.step(state, u))(z)
 
+    def orbit(self, z: Float[Array, " M"], steps: int, inputs: Float[Array, "T K"] | None = None) -> Float[Array, "T M"]:
+        """The `steps` states after z, (M,) -> (steps, M), step by step unless a model knows better; see `rollout`, which checks."""
+
+        def advance(state: Array, u: Array | None) -> tuple[Array, Array]:
+            state = self.step(state, u)
+            return state, state
+
+        return jax.lax.scan(advance, z, inputs, length=steps)[1]
+
+    @property
+    def parallel(self) -> bool:
+        """Whether `orbit` is something faster than its steps one by one; a free run is trained through it then."""
+        return False
+
+    def own_loss(self, states: Float[Array, "T M"], xs: Float[Array, "T N"]) -> Float[Array, ""] | float:
+        """What the model adds to the loss of a window xs (T, N) along which it ran through `states` (T, M); by default nothing."""
+        return 0.0
+
 
 class AbstractFlow(eqx.Module):
     """A dynamical system in continuous time, dz/dt = field(t, z, u)."""
@@ -142,6 +160,10 @@ class Gapped(AbstractMap):
     def correct(self, z: AnyState, x: AnyObservation) -> AnyState:
         """As the map has it."""
         return self.model.correct(z, x)
+
+    def own_loss(self, states: Float[Array, "T M"], xs: Float[Array, "T N"]) -> Float[Array, ""] | float:
+        """As the map has it."""
+        return self.model.own_loss(states, xs)
 
     def prepared(self) -> "Gapped":
         """With the prepared map."""
@@ -246,12 +268,7 @@ def rollout(model: AbstractMap, z: Float[Array, " M"], steps: int, inputs: Float
     """
     if inputs is not None and inputs.shape[0] != steps:
         raise InvalidValue(f"rollout: inputs must have one row a step, got {inputs.shape[0]} rows for steps={steps}.")
-
-    def advance(state: Array, u: Array | None) -> tuple[Array, Array]:
-        state = model.step(state, u)
-        return state, state
-
-    return jax.lax.scan(advance, jnp.asarray(z), inputs, length=steps)[1]
+    return model.orbit(jnp.asarray(z), steps, inputs)
 
 
 def warm_up(model: AbstractMap, context: Float[Array, "L N"], inputs: Float[Array, "_ K"] | None = None) -> Float[Array, " M"]:

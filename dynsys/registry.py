@@ -1,8 +1,8 @@
 """Names of everything that a user can choose, resolved late.
 
 One table per kind maps a name to "module:attribute". Third parties add theirs through the entry-point groups
-`dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.metrics` and `dynsys.solvers`; those never override a
-built-in name.
+`dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.dictionaries`, `dynsys.metrics` and `dynsys.solvers`; those
+never override a built-in name.
 """
 
 import functools
@@ -27,11 +27,20 @@ MODELS = {
     "nvar": "dynsys.models.autoregressive:NVAR",
     "polynomial-flow-map": "dynsys.models.autoregressive:PolynomialFlowMap",
     "esn": "dynsys.models.reservoir:EchoStateNetwork",
+    "dmd": "dynsys.models.koopman.dmd:DMD",
+    "hankel-dmd": "dynsys.models.koopman.dmd:HankelDMD",
+    "edmd": "dynsys.models.koopman.edmd:EDMD",
+    "kernel-edmd": "dynsys.models.koopman.kernel_edmd:KernelEDMD",
+    "generator-edmd": "dynsys.models.koopman.generator:GeneratorEDMD",
     "ltc": "dynsys.models.liquid_maps:LTCMap",
     "conductance-ltc": "dynsys.models.liquid_maps:ConductanceLTCMap",
     "cfc": "dynsys.models.liquid_maps:CfCMap",
     "cfc-mixed": "dynsys.models.liquid_maps:CfCMixedMap",
     "neural-ode": "dynsys.models.neural_ode:NeuralODE",
+    "dpnet": "dynsys.models.koopman.dpnet:DPNet",
+    "koopman-vae": "dynsys.models.koopman.vae:KoopmanVAE",
+    "koopman-autoencoder": "dynsys.models.koopman.autoencoder:KoopmanAutoencoder",
+    "koopman-diagonal": "dynsys.models.koopman.diagonal:DiagonalKoopman",
 }
 
 METRICS = {
@@ -79,16 +88,35 @@ FLOWS: dict[str, str] = {
     "universal": "dynsys.models.universal:Universal",
 }
 
-_TABLES = {"model": MODELS, "observation": OBSERVATIONS, "cell": CELLS, "flow": FLOWS, "metric": METRICS, "solver": SOLVERS}
+DICTIONARIES: dict[str, str] = {
+    "monomials": "dynsys.models.koopman.dictionary:Monomials",
+    "hermite": "dynsys.models.koopman.dictionary:Hermite",
+    "radial": "dynsys.models.koopman.dictionary:RadialBasis",
+    "fourier": "dynsys.models.koopman.dictionary:FourierFeatures",
+    "waves": "dynsys.models.koopman.dictionary:Waves",
+    "network": "dynsys.models.koopman.network_dictionary:NetworkDictionary",
+    "product": "dynsys.models.koopman.dictionary:Product",
+    "joined": "dynsys.models.koopman.dictionary:Joined",
+}
+
+_TABLES = {
+    "model": MODELS,
+    "observation": OBSERVATIONS,
+    "cell": CELLS,
+    "flow": FLOWS,
+    "dictionary": DICTIONARIES,
+    "metric": METRICS,
+    "solver": SOLVERS,
+}
 
 
 @functools.cache
 def table(kind: str) -> dict[str, str]:
-    """All names of a kind ('model', 'observation', 'cell', 'flow', 'metric', 'solver') with their targets, built-in ones first."""
+    """All names of a kind ('model', 'observation', 'cell', 'flow', 'dictionary', 'metric', 'solver') with targets, built-in ones first."""
     if kind not in _TABLES:
         raise UnknownName("kind", kind, _TABLES)
     found = dict(_TABLES[kind])
-    for point in entry_points(group=f"dynsys.{kind}s"):
+    for point in entry_points(group="dynsys.dictionaries" if kind == "dictionary" else f"dynsys.{kind}s"):
         found.setdefault(point.name, point.value)
     return found
 

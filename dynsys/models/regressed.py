@@ -30,9 +30,10 @@ SATURATED = 2.0  # standard deviations: the error of a forecast that has nothing
 
 
 class Regressed(AbstractMap):
-    """A map that is fitted in closed form from time series; autonomous, so without inputs."""
+    """A map that is fitted in closed form from time series; autonomous, so without inputs, unless its class says `driven`."""
 
     random: ClassVar[bool] = False  # whether the key matters: then several seeds are worth their time
+    driven: ClassVar[bool] = False  # whether from_series takes inputs=[(T_i, K), ...]; u[t] acts between the points t and t + 1
 
     @classmethod
     @abc.abstractmethod
@@ -46,7 +47,7 @@ class Regressed(AbstractMap):
 
     @property
     def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """0: these models are autonomous."""
+        """0: without inputs, as most of these models are."""
         return 0
 
 

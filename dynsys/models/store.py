@@ -23,7 +23,7 @@ from dynsys.precision import x64
 
 LARGEST = 2**32  # bytes of one array
 _PLAIN = (bool, int, float, str, type(None))
-_KINDS = ("model", "observation", "cell", "flow")
+_KINDS = ("model", "observation", "cell", "flow", "dictionary")
 
 
 def write_model(group: Any, model: AbstractMap) -> None:

@@ -40,15 +40,17 @@ def resolve(settings: FitSettings) -> tuple[FitSettings, tuple[str, ...]]:
 def solve(settings: FitSettings, data: Prepared) -> tuple[AbstractMap, ...]:
     """One fitted model a seed. Raises DataError for a series with inputs, InvalidValue for settings or data that can't be used."""
     name, options = settings.model.name, settings.model.options
-    if data.inputs is not None:
+    cls = registry.lookup("model", name)
+    if data.inputs is not None and not cls.driven:
         raise DataError(
             f"{name}: is autonomous, but the recording has {data.inputs[0].shape[1]} input columns. Leave them out, or choose a model "
-            "that is trained, such as clipped-shallow-plrnn."
+            "that takes inputs, such as edmd or clipped-shallow-plrnn."
         )
-    cls = registry.lookup("model", name)
     known = checked_options(name, cls.from_series, options)
     root = jr.fold_in(jr.key(settings.training.seed), 1)
-    fitted = (cls.from_series(data.trajectories, **known, key=jr.fold_in(root, seed)) for seed in range(settings.training.seeds))
+    driven = {} if data.inputs is None else {"inputs": data.inputs}
+    keys = [jr.fold_in(root, seed) for seed in range(settings.training.seeds)]
+    fitted = (cls.from_series(data.trajectories, **known, **driven, key=key) for key in keys)
     return tuple(jax.tree.map(jnp.asarray, model) for model in fitted)
 
 

@@ -4,7 +4,8 @@
 
 Reverse mode through `lax.scan` adds a gradient the size of all parameters at every time step. Here the scan backwards in
 time carries only the adjoint of the state; the parameters' gradient then is summed over all T*B points, a block of BLOCK
-points in one product. It is the same sum in another order, for any model, without a line of code per model.
+points in one product. It is the same sum in another order, for any model, without a line of code per model. A free run of a model
+whose orbits are faster than their steps (`parallel`) is that orbit instead.
 """
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from dynsys.dynamics import AbstractMap
-from dynsys.train.forcing import AbstractForcing
+from dynsys.train.forcing import AbstractForcing, FreeRunning
 
 BLOCK = 128  # points (time steps times windows) in one product: 8 steps of 16 windows stay in the cache of one core
 Drive = tuple[Array, Array, Array, Array | None]  # strength (), t (T-1,), x (T-1, B, N), u (T-1, B, K)
@@ -31,6 +32,8 @@ def forced_run(
     The series, the inputs and the strength get no gradient.
     """
     model = model.prepared()
+    if model.parallel and isinstance(forcing, FreeRunning):
+        return _free_run(model, xs, us)
     params, static = eqx.partition(model, eqx.is_inexact_array)
     steps = xs.shape[0] - 1
 
@@ -87,6 +90,13 @@ def forced_run(
     start = jax.vmap(model.lift)(xs[0])
     ts = jnp.arange(steps)
     zs = run(params, start, (strength, ts, xs[:-1], None if us is None else us[:-1]))
+    return jnp.concatenate([start[None], zs])
+
+
+def _free_run(model: AbstractMap, xs: Float[Array, "T B N"], us: Float[Array, "T B K"] | None) -> Float[Array, "T B M"]:
+    start, steps = jax.vmap(model.lift)(xs[0]), xs.shape[0] - 1
+    us = None if us is None else us[:-1]
+    zs = jax.vmap(lambda z, u: model.orbit(z, steps, u), (0, None if us is None else 1), 1)(start, us)
     return jnp.concatenate([start[None], zs])
 
 

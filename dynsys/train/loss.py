@@ -1,6 +1,6 @@
 """The training loss: mean squared one-step-ahead error along a forced run, plus regularisers.
 
-    loss = mean_{b,t,n} (observe(z[t+1]) - x[t+1])^2 + l2 |theta|^2 + manifold * R(model)
+    loss = mean_{b,t,n} (observe(z[t+1]) - x[t+1])^2 + l2 |theta|^2 + manifold * R(model) + mean_b (the model's own_loss)
 
 R is the manifold-attractor regulariser: for a share of the latent units it pulls A_i to 1 and the rows of all other
 terms that feed the unit to 0, so that these units keep what they hold.
@@ -44,7 +44,8 @@ class Loss(eqx.Module):
         """The loss of a batch; `forced_by` is the series that forces (the targets, or those with noise added)."""
         states = forced_run(model, forcing, strength, forced_by, inputs)
         error = jax.vmap(jax.vmap(model.observe))(states[1:]) - targets[1:]
-        return jnp.mean(error**2) + self.penalty(model)
+        own = jax.vmap(model.own_loss, (1, 1))(states, targets)
+        return jnp.mean(error**2) + self.penalty(model) + jnp.mean(own)
 
     def penalty(self, model: AbstractMap) -> Float[Array, ""] | float:
         """The regularisers alone."""

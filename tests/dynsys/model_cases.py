@@ -8,6 +8,7 @@ import numpy as np
 
 from dynsys import registry
 from dynsys.dynamics import AbstractPiecewiseLinear, AbstractTimed
+from dynsys.models.koopman.lifted import AbstractLifted
 from dynsys.models.regressed import Regressed
 
 
@@ -18,10 +19,12 @@ def _kind(cls):
 REGRESSED = _kind(Regressed)
 PIECEWISE = _kind(AbstractPiecewiseLinear)  # all of them have an observation model
 TIMED = _kind(AbstractTimed)
+LIFTED = _kind(AbstractLifted)  # Koopman models: what they observe of a lifted point need not be that point
 TRAINED = tuple(name for name in registry.names("model") if name not in REGRESSED)
+LEARNED_LIFTED = tuple(name for name in LIFTED if name not in REGRESSED)
 # every kind of model in each variant that it has: (name, inputs, observation); those fitted in closed form have one
 CASES = [(name, n_inputs, observation) for name in PIECEWISE for n_inputs in (0, 2) for observation in ("identity", "affine")]
-CASES += [(name, n_inputs, "identity") for name in TIMED for n_inputs in (0, 2)]
+CASES += [(name, n_inputs, "identity") for name in dict.fromkeys((*TIMED, *LEARNED_LIFTED)) for n_inputs in (0, 2)]
 CASES += [(name, 0, "identity") for name in REGRESSED]
 
 SMALL = {
@@ -30,11 +33,20 @@ SMALL = {
     "nvar": {"delays": 2, "stride": 2, "ridge": 1e-9},
     "polynomial-flow-map": {"delays": 2, "degree": 3, "ridge": 1e-9},
     "esn": {"units": 20, "radius": 0.9, "leak": 0.5, "input_scale": 0.5, "ridge": 1e-6, "washout": 5},
+    "dmd": {"rank": 3},
+    "hankel-dmd": {"delays": 3, "rank": 5},
+    "edmd": {"degree": 2, "delays": 2, "ridge": 1e-9},
+    "kernel-edmd": {"delays": 2, "width": 2.0, "rank": 6, "ridge": 1e-6},
+    "generator-edmd": {"degree": 2, "ridge": 1e-9},
+    "koopman-vae": {"length": 10, "latent": 4, "hidden": 5, "steps": 5, "batch": 8, "delays": 2},
+    "dpnet": {"features": 4, "hidden": 8, "depth": 1, "steps": 5, "delays": 2},
     "ltc": {"units": 5, "wiring": "low-rank", "rank": 2},
     "conductance-ltc": {"units": 5, "unfoldings": 3, "wiring": "ncp", "outputs": 2},
     "cfc": {"units": 5, "backbone": 0, "wiring": "random"},
     "cfc-mixed": {"units": 5, "backbone": 6, "depth": 2},
     "neural-ode": {"hidden": 6, "depth": 2},
+    "koopman-autoencoder": {"latent": 4, "hidden": 6, "depth": 1},
+    "koopman-diagonal": {"modes": 3, "hidden": 6, "depth": 1},
 }
 
 

@@ -20,16 +20,16 @@ from dynsys.errors import DataError, DynsysError
 from dynsys.models.store import read_model, write_model
 
 from .fit_cases import TINY, circle
-from .model_cases import PIECEWISE, REGRESSED, TIMED, astype, fitted, make
+from .model_cases import LEARNED_LIFTED, PIECEWISE, REGRESSED, TIMED, astype, fitted, make
 
 CASES = [(name, observation) for name in PIECEWISE for observation in registry.names("observation")]
-CASES += [(name, "identity") for name in (*TIMED, *REGRESSED)]
+CASES += [(name, "identity") for name in dict.fromkeys((*TIMED, *LEARNED_LIFTED, *REGRESSED))]
 
 
 def random_model(name, observation="identity", n_inputs=1, dtype=jnp.float64):
     if name in REGRESSED:
         return astype(fitted(name), dtype)
-    if name in TIMED:
+    if name in TIMED or name in LEARNED_LIFTED:
         return astype(make(name, n_inputs), dtype)
     sizes = {"hidden": 5} if "shallow" in name else {"bases": 3} if "dendritic" in name else {}
     model = registry.lookup("model", name).init(3, n_inputs, dim=4, observation=observation, key=jr.key(0), **sizes)

@@ -15,6 +15,7 @@ PAGES = {
     "solver": "systems.md",
     "cell": "irregular.md",
     "flow": "neural_ode.md",
+    "dictionary": "koopman.md",
 }
 KINDS = tuple(registry._TABLES)  # a new kind fails below until it has a page
 
