@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dynsys import commands, structure_commands
+from dynsys import commands, koopman_commands, structure_commands
 from dynsys.commands import (
     Columns,
     Dataset,
@@ -300,6 +300,7 @@ app.command()(commands.scan)
 app.command()(commands.show)
 app.command()(structure_commands.structure)
 app.command()(structure_commands.figures)
+app.command()(koopman_commands.spectrum)
 app.add_typer(commands.dataset)
 
 

@@ -27,6 +27,7 @@ MODELS = {
     "nvar": "dynsys.models.autoregressive:NVAR",
     "polynomial-flow-map": "dynsys.models.autoregressive:PolynomialFlowMap",
     "esn": "dynsys.models.reservoir:EchoStateNetwork",
+    "random-features": "dynsys.models.random_features:RandomFeatures",
     "dmd": "dynsys.models.koopman.dmd:DMD",
     "hankel-dmd": "dynsys.models.koopman.dmd:HankelDMD",
     "edmd": "dynsys.models.koopman.edmd:EDMD",

@@ -54,14 +54,14 @@ def structure(
     from dynsys.analysis.structure_file import STRUCTURE_FILE, to_json, write_structure
     from dynsys_datasets.files import check_target
 
-    found = _load(run)
+    found = load_run(run)
     target = out or (run if run.is_dir() else run.parent) / STRUCTURE_FILE
     if target.suffix.lower() != ".json":
         raise InvalidValue(f"--out {target}: the structure is a JSON file; give a name that ends in .json.")
     check_target(target)
     about = {"columns": columns, "inputs": inputs, "time": time, "episode": episode, "dataset": dataset, "missing": missing, "dt": dt}
-    series = None if file is None else read_recording(file, **{**about, "columns": columns or _own(found)})
-    with _working("reading the model"):
+    series = None if file is None else read_recording(file, **{**about, "columns": columns or own_columns(found)})
+    with working("reading the model"):
         read = found.structure(series, system=system, max_period=max_period, starts=starts, points=points, key=seed)
     write_structure(read, target)
     if as_json:
@@ -89,7 +89,8 @@ def figures(
     """Write the pictures of a run as a paper could print them: regions, transition graph, cycles, eigenvalues and more.
 
     What dynsys structure found is drawn; without its file it is computed first, with the default settings. With a recording, the
-    pictures of the report are drawn too; of a scan over P, the scores with their knee.
+    pictures of the report are drawn too, and those of a Koopman model's spectrum, with the steps and limit of spectrum.json if dynsys
+    spectrum wrote it; of a scan over P, the scores with their knee.
     """
     from dynsys.reconstruct.folder import SCAN_FILE
     from dynsys.report.figure_files import naming_of, write_figures, write_knee
@@ -110,10 +111,12 @@ def figures(
         one = scan.rows[-1].n_relu if scan.knee is None else scan.knee
         typer.echo(f"The pictures of one model: dynsys figures {run / f'P-{one:02d}'}")
         return
-    found = _load(run)
+    found = load_run(run)
     about = {"columns": columns, "inputs": inputs, "time": time, "episode": episode, "dataset": dataset, "missing": missing, "dt": dt}
-    series = None if file is None else read_recording(file, **{**about, "columns": columns or _own(found)})
-    with _working("reading the model"):
+    series = None if file is None else read_recording(file, **{**about, "columns": columns or own_columns(found)})
+    shown = _plane(found, plane)
+    with working("reading the model"):
+        koopman, without = koopman_of(run, found, series, file, shown)
         read = _known(run, found, series, system)
     content = None
     if series is not None:
@@ -123,17 +126,16 @@ def figures(
 
         content = content_of(dataclasses.replace(found, parts=(series,)))
     naming = naming_of(found)
-    shown = _plane(found, plane)
-    with _working("drawing"):
+    with working("drawing"):
         basins, why = basin_map(found, read, naming, columns=shown)
-        written, absent = write_figures(read, naming, folder, format.value, content=content, basins=basins)
+        written, absent = write_figures(read, naming, folder, format.value, content=content, basins=basins, koopman=koopman)
     for path in written:
         typer.echo(f"{path}")
-    for name, reason in absent if basins is not None else (*absent, ("basins", why)):
+    for name, reason in (*absent, *without) if basins is not None else (*absent, ("basins", why), *without):
         typer.echo(f"no {name}: {reason}")
 
 
-def _load(run: Path) -> Any:
+def load_run(run: Path) -> Any:
     """A reconstruction; DataError that names what was given."""
     from dynsys.reconstruct import load
     from dynsys.reconstruct.folder import SCAN_FILE
@@ -157,6 +159,28 @@ def _plane(found: Any, names: str | None) -> tuple[int, int]:
     return known.index(asked[0]), known.index(asked[1])
 
 
+def koopman_of(run: Path, found: Any, series: Any, file: str | None, plane: tuple[int, int]) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    """The view of a Koopman model on a recording, and why there is none; nothing of another model."""
+    from dynsys.analysis.koopman_file import SPECTRUM_FILE, read_spectrum
+    from dynsys.analysis.structure import digest_of
+    from dynsys.models.koopman.lifted import AbstractLinear
+    from dynsys.report.koopman_view import koopman_view
+
+    if not isinstance(found.model, AbstractLinear):
+        return None, ()
+    if series is None:
+        return None, (("koopman_*", "it is tested on data: name the recording after the run folder"),)
+    about, path = {}, (run if run.is_dir() else run.parent) / SPECTRUM_FILE
+    with contextlib.suppress(DataError):  # there is none, or it is damaged
+        stored = read_spectrum(path)
+        if stored.digest == digest_of(found.model) and stored.spectrum.count:
+            about = {"steps": stored.spectrum.steps, "limit": stored.limit}
+    try:
+        return koopman_view(found, found.preparation.forward(series), words=str(file), plane=plane, **about), ()
+    except InvalidValue as error:
+        return None, (("koopman_*", str(error)),)
+
+
 def _known(run: Path, found: Any, series: Any, system: str | None) -> Any:
     """structure.json of the run if it is of this model and nothing else is asked for, else computed and written there."""
     from dynsys.analysis.structure import digest_of
@@ -174,7 +198,7 @@ def _known(run: Path, found: Any, series: Any, system: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def _working(what: str) -> Iterator[None]:
+def working(what: str) -> Iterator[None]:
     """A sign of life in a terminal, gone when the work is done; Ctrl-C ends the program with a line and code 130."""
     from rich.console import Console
 
@@ -232,7 +256,7 @@ def _plain(text: str) -> Any:
     return Text(text)  # brackets are no markup
 
 
-def _own(found: Any) -> list[str] | None:
+def own_columns(found: Any) -> list[str] | None:
     """The columns that a model was trained on, unless they have no names of their own."""
     names = list(found.preparation.names)
     return None if all(name == f"x{i}" for i, name in enumerate(names)) else names

@@ -35,6 +35,11 @@ DRIVEN = (
     "Give a stretch without inputs."
 )
 
+REENCODED = (
+    "The model is encoded anew in a run (reencode={}): these are the eigenpairs of its latent matrix, not of such a run, which is a "
+    "nonlinear map."
+)
+
 
 def residual_dmd(
     moments: Moments | Compression,
@@ -128,7 +133,7 @@ def koopman_spectrum(model: AbstractLinear, series: Any, *, dt: float = 1.0, ste
         pairs,
         dt,
         int(steps),
-        (DRIVEN,) if model.n_inputs else (),
+        ((DRIVEN,) if model.n_inputs else ()) + ((REENCODED.format(model.reencode),) if model.reencode else ()),
     )
 
 

@@ -20,14 +20,16 @@ from dynsys.analysis.structure import Structure, digest_of
 from dynsys.analysis.structure_file import STRUCTURE_FILE, read_structure
 from dynsys.config import to_toml
 from dynsys.dynamics import AbstractPiecewiseLinear
-from dynsys.errors import DataError, InvalidValue
+from dynsys.errors import DataError, DynsysError, InvalidValue
 from dynsys.metrics.score import Score
+from dynsys.models.koopman.lifted import AbstractLinear
 from dynsys.prepare.preparation import Prepared
 from dynsys.reconstruct import Reconstruction
 from dynsys.reconstruct.evaluation import run_from
 from dynsys.reconstruct.timed import with_gaps
 from dynsys.report import page
 from dynsys.report.content import Histogram, History, ReportContent, Spectrum
+from dynsys.report.koopman_view import koopman_view
 from dynsys.report.structure_basins import basin_map
 from dynsys.report.structure_view import Naming
 from dynsys_datasets.series import TimeSeries
@@ -63,6 +65,7 @@ def write_report(
     if series is not None:
         found = dataclasses.replace(found, scores=found.evaluate(series), parts=(series,))
     content = content_of(found, title=title, command=command, events=events, points=points)
+    content = _with_spectrum(found, content)
     large = found.model.dim > LARGE and not isinstance(found.model, AbstractPiecewiseLinear)
     read = _structure(found, Path(path).parent, large) if structure is True else structure or None
     if structure is True and read is None:
@@ -127,6 +130,18 @@ def content_of(
         delay=preparation.delay if preparation.dimension > 1 else None,
         part=part,
     )
+
+
+def _with_spectrum(found: Reconstruction, content: ReportContent) -> ReportContent:
+    """The spectrum of a linear Koopman model on the part shown; a note says why if there is none."""
+    if not isinstance(found.model, AbstractLinear):
+        return content
+    try:
+        part, data = _shown(found)
+        words = f"the {part} part of the recording" if part != "whole" else "the recording"
+        return dataclasses.replace(content, koopman=koopman_view(found, data, words=words))
+    except (DynsysError, ArithmeticError, ValueError, MemoryError) as error:  # a section less is no failure
+        return dataclasses.replace(content, data_notes=(*content.data_notes, f"No Koopman spectrum: {error}"))
 
 
 def _structure(found: Reconstruction, folder: Path, large: bool) -> Structure | None:

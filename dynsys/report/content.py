@@ -14,6 +14,7 @@ import numpy as np
 from dynsys.analysis.structure import Structure
 from dynsys.errors import InvalidValue
 from dynsys.metrics.score import Score
+from dynsys.report.koopman_view import KoopmanView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,7 @@ class ReportContent:
     part: str = "test"  # the part of the recording that `true` is
     structure: Structure | None = None  # regions, fixed points, cycles and exponents of the model
     basins: BasinMap | None = None
+    koopman: KoopmanView | None = None  # of a linear Koopman model: its eigenpairs, tested on the part
 
     def __post_init__(self):
         n = len(self.names)

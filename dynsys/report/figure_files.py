@@ -1,7 +1,7 @@
 """`dynsys figures`: every picture that a run folder has something for, as files for a paper.
 
 model.h5 + structure.json   regions, transitions, code, cycles, eigenvalues, basins
-a recording beside it       attractor, overlay, spectra: the model's free run against the data
+a recording beside it       attractor, overlay, spectra: the model's free run against the data; of a Koopman model, koopman_*
 scan.json                   knee
 """
 
@@ -17,6 +17,8 @@ from dynsys.reconstruct.scan import Scan, allowance
 from dynsys.report.canvas import FORMATS, STYLE, encoded, load_matplotlib, write
 from dynsys.report.content import BasinMap, ReportContent
 from dynsys.report.figures import pictures
+from dynsys.report.koopman_pictures import koopman_pictures
+from dynsys.report.koopman_view import KoopmanView
 from dynsys.report.structure_maps import knee_figure
 from dynsys.report.structure_pictures import missing, structure_pictures
 from dynsys.report.structure_view import Naming
@@ -33,8 +35,11 @@ def write_figures(
     *,
     content: ReportContent | None = None,
     basins: BasinMap | None = None,
+    koopman: KoopmanView | None = None,
 ) -> tuple[tuple[Path, ...], tuple[tuple[str, str], ...]]:
-    """Write all pictures of a structure, with `content` those of the report, with `basins` that; (paths, (picture, why it is not there)).
+    """Write all pictures of a structure, with `content` those of the report, with `basins` and `koopman` theirs.
+
+    Returns (paths, (picture, why it is not there)).
 
     `format` is pdf, png (200 dpi) or svg. Pictures of the report that would have the name of one of the structure's keep their own. The
     folder is made if needed. Raises InvalidValue for another format, MissingExtra (extra 'report') without matplotlib.
@@ -42,6 +47,9 @@ def write_figures(
     folder = _folder(folder, format)
     made = structure_pictures(found, naming, format, basins=basins, dpi=DPI)
     absent = missing(found)
+    if koopman is not None:
+        made |= koopman_pictures(koopman, format, dpi=DPI)
+        absent += koopman.missing
     if content is None:
         absent += tuple((name, "it compares with data: name the recording after the run folder") for name in OF_DATA)
     else:

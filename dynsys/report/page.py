@@ -16,6 +16,7 @@ from pathlib import Path
 from dynsys.errors import require
 from dynsys.report import figures, interactive
 from dynsys.report.content import ReportContent, number
+from dynsys.report.koopman_section import koopman_section
 from dynsys.report.structure_section import structure_section
 from dynsys.report.structure_view import Naming
 from dynsys.report.tables import choices, duration, esc, event_table, score_table, settings
@@ -122,6 +123,7 @@ def _sections(content: ReportContent, stills: dict[str, bytes], plots: set[str])
         ("scores", "Scores", score_table(content)),
         ("spectra", "Power spectra", figure["spectra"]),
         ("events", "Events", figure["histograms"] + event_table(content.histograms)),
+        ("koopman", "Koopman spectrum", "" if content.koopman is None else koopman_section(content.koopman)),
         ("structure", "Structure", _structure(content)),
         ("training", "Training", figure["history"]),
         ("choices", "What was chosen", choices(content)),

@@ -33,6 +33,7 @@ SMALL = {
     "nvar": {"delays": 2, "stride": 2, "ridge": 1e-9},
     "polynomial-flow-map": {"delays": 2, "degree": 3, "ridge": 1e-9},
     "esn": {"units": 20, "radius": 0.9, "leak": 0.5, "input_scale": 0.5, "ridge": 1e-6, "washout": 5},
+    "random-features": {"features": 15, "width": 2.0, "ridge": 1e-6},
     "dmd": {"rank": 3},
     "hankel-dmd": {"delays": 3, "rank": 5},
     "edmd": {"degree": 2, "delays": 2, "ridge": 1e-9},

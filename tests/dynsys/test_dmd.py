@@ -77,6 +77,17 @@ def test_delays_make_one_observable_enough():
     assert near(np.linalg.eigvals(chosen.A), values) < 1e-7
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_an_affine_system_is_recovered_with_its_constant(method):
+    runs, _, values = linear_runs()
+    shift = np.array([3.0, -1.0, 0.5, 10.0])
+    moved = [x + shift[None, :] for x in runs]  # x' = A x + (I - A) shift
+    model = DMD.from_series(moved, method=method)
+    assert near(np.linalg.eigvals(model.A), [*values, 1.0]) < 1e-9
+    assert_allclose(free_run(model, moved[0][:1], 40), moved[0][1:], atol=1e-8)
+    assert_allclose(model.decode(model.step(model.lift(shift))), shift, atol=1e-8)  # its fixed point
+
+
 def test_rank_truncates_to_the_leading_directions():
     runs, _, _ = linear_runs()
     model = DMD.from_series(runs, rank=2, centre=False)
@@ -91,9 +102,9 @@ def test_rank_truncates_to_the_leading_directions():
 
 def test_blocks_do_not_matter(monkeypatch):
     runs, _, _ = linear_runs(count=2, steps=300)
-    whole = DMD.from_series(runs, rank=4)
+    whole = DMD.from_series(runs, rank=4, centre=False)
     monkeypatch.setattr("dynsys.models.koopman.dmd.BLOCK", 7)
-    blocks = DMD.from_series(runs, rank=4)
+    blocks = DMD.from_series(runs, rank=4, centre=False)
     signs = np.sign(np.sum(blocks.Q * whole.Q, axis=0))  # singular vectors are unique up to theirs
     assert_allclose(signs[:, None] * blocks.A * signs[None, :], whole.A, atol=1e-10)
 

@@ -1,5 +1,7 @@
 """DPNet: the scores against their formulas, and processes whose transfer operator is known exactly or computed independently."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from dynsys.models.regressed import free_run
 from .koopman_cases import near
 from .model_cases import waves
 
-QUICK = {"features": 12, "hidden": 32, "batch": 512}
+QUICK: dict[str, Any] = {"features": 12, "hidden": 32, "batch": 512}
 
 
 def leading(model, count):
@@ -79,19 +81,19 @@ def test_pairs_never_join_two_trajectories():
 
 
 def test_training_raises_the_score_and_is_repeated_by_its_seed():
-    rng, path = np.random.default_rng(0), [0.3]
-    for push in 0.1 * rng.normal(size=299):  # two states of a coarse grid of cells stay, the others are left at random
-        path.append(0.9 * np.sign(path[-1]) + push if rng.random() < 0.8 else rng.normal())
-    x = np.array(path)[:, None]
-    psi = NetworkDictionary.learn(x, features=4, hidden=16, depth=1, rng=rng)
-    options = {"score": "relaxed", "gamma": 1.0, "batch": 299, "learning_rate": 3e-3}
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6))  # five columns of white noise, which a fresh network sees as much as the one that has a memory
+    for t in range(299):
+        x[t + 1, 0] = 0.95 * x[t, 0] + 0.3 * x[t + 1, 0]
+    psi = NetworkDictionary.learn(x, features=2, hidden=16, depth=1, rng=rng)
+    options: dict[str, Any] = {"score": "relaxed", "gamma": 1.0, "batch": 299, "learning_rate": 3e-3}
     trained, values = train(psi, x, np.arange(299), steps=200, seed=1, **options)
     again, _ = train(psi, x, np.arange(299), steps=200, seed=1, **options)
     before, after = jnp.asarray(x[:-1]), jnp.asarray(x[1:])
     start, end = (float(objective(net, before, after, 1.0, "relaxed")) for net in (psi, trained))
     assert_allclose(values[0], start, rtol=1e-3)  # float32
     assert end > start + 0.1
-    assert end < 4.0  # four squared singular values of at most 1, minus a distortion that is not negative
+    assert end < 2.0  # two squared singular values of at most 1, minus a distortion that is not negative
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(again), strict=True))
 
 
@@ -146,19 +148,19 @@ def test_the_noisy_logistic_map():
     """x' = 4 x (1 - x) + noise of density c cos^20(pi u), modulo 1: an operator of rank 21; a quadrature gives its eigenvalues."""
     order, rng = 20, np.random.default_rng(0)
     m = np.arange(-order // 2, order // 2 + 1)
-    share = comb(order, m + order // 2) / comb(order, order // 2)  # Fourier coefficients of the density, that of 0 being 1
+    share = np.asarray(comb(order, m + order // 2)) / comb(order, order // 2)  # Fourier coefficients of the density, that of 0 being 1
     x = (np.arange(200_000) + 0.5) / 200_000  # midpoints
     F = 4 * x * (1 - x)
-    waves_, turned = (np.exp(2j * np.pi * m[:, None] * at[None, :]) for at in (x, F))
+    plain, turned = (np.exp(2j * np.pi * m[:, None] * at[None, :]) for at in (x, F))
     # e_n after one step has the expectation share[n] e_n(F(x)); its coefficients on e_m(F) need <e_m, e_n(F)>
-    K = share[None, :] * (waves_.conj() @ turned.T) / len(x)
-    exact = np.linalg.eigvals(K)
+    K = share[None, :] * (plain.conj() @ turned.T) / len(x)
+    exact = np.asarray(np.linalg.eigvals(K))
     exact = exact[np.argsort(-np.abs(exact))]
     assert_allclose(exact[:3][np.argsort(exact[:3].imag)], [-0.193 - 0.191j, 1.0, -0.193 + 0.191j], atol=2e-3)  # as published
     u = np.linspace(-0.5, 0.5, 4001)
     mass = np.cumsum(np.cos(np.pi * u) ** order)
-    noise, path = np.interp(rng.random(30_000), mass / mass[-1], u), [0.3]
-    for push in noise:
+    path = [0.3]
+    for push in np.interp(rng.random(30_000), mass / mass[-1], u):
         path.append((4 * path[-1] * (1 - path[-1]) + push) % 1.0)
     model = DPNet.from_series([np.array(path)[:, None]], **QUICK, steps=1000, learning_rate=3e-3, key=0)
     # an error of 0.04 of 0.27: the exact eigenfunctions turn twenty times over the interval, 12 features of a small network do not

@@ -44,8 +44,8 @@ def test_the_divergence_is_that_of_two_normal_distributions():
     x = np.linspace(-60, 60, 2_000_001)
     total = 0.0
     for i in range(2):
-        q, p = norm(mu[i] + s[i] * float(a[i]), s[i] * float(b[i])), norm(mu[i], s[i])
-        total += np.sum(q.pdf(x) * (q.logpdf(x) - p.logpdf(x))) * (x[1] - x[0])
+        at, size = mu[i] + s[i] * float(a[i]), s[i] * float(b[i])
+        total += np.sum(norm.pdf(x, at, size) * (norm.logpdf(x, at, size) - norm.logpdf(x, mu[i], s[i]))) * (x[1] - x[0])
     assert_allclose(divergence(a, b), total, rtol=1e-6)
     assert_allclose(divergence(jnp.zeros(2), jnp.ones(2)), 0.0, atol=1e-15)
 
@@ -211,6 +211,12 @@ def test_a_training_that_fails_says_so():
     broken = eqx.tree_at(lambda m: m.R, model, jnp.full_like(model.R, jnp.nan))
     found = fit_koopman_vae(broken, turns(40, 8, seed=0), steps=30, batch=8, key=jr.key(0))
     assert not found.status.ok
+
+
+@pytest.mark.slow
+def test_a_stable_model_does_not_grow():
+    model = KoopmanVAE.from_series([waves(200)], length=10, latent=6, hidden=8, steps=100, batch=8, stable=True)
+    assert np.abs(np.linalg.eigvals(model.A)).max() < 1 + 1e-9  # 1.02 without
 
 
 def test_windows_are_all_stretches_of_long_trajectories():

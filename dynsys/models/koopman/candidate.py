@@ -17,6 +17,8 @@ from dynsys.models.koopman.moments import BLOCK, Moments
 from dynsys.models.regressed import Holdout
 
 DEPENDENT = 1e-14  # an eigenvalue of the scaled normal matrix below this share of the largest is rounding
+ON_CIRCLE = 1e-12  # beyond the unit circle: rounding of an eigenvalue 1
+BUILT = 1e-6  # the relative error up to which a matrix counts as built from its eigenvectors
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Candidate:
         with np.errstate(over="ignore", invalid="ignore"):
             found = self.summed(data)
         bad = ~np.isfinite(np.diag(found.G))
+        bad[: len(found.L)] |= ~np.isfinite(np.diag(found.L))  # at the last point of a run only
         if bad.any():
             term = self.terms(data)[int(np.argmax(bad)) % len(self.terms(data))]
             raise InvalidValue(
@@ -104,9 +107,18 @@ def learned(who: str, dictionary: Any, v: np.ndarray, rng: np.random.Generator, 
 
 def explain(who: str, candidate: Candidate, data: Data, found: Moments, ridge: float, rank: int | None) -> None:
     """Raise InvalidValue if plain least squares is not determined: fewer pairs than functions, or functions that depend on each other."""
-    if ridge > 0 or rank is not None:
+    if ridge > 0:
         return
     functions = len(found.G)
+    if rank is not None:
+        values = found.spectrum[1]
+        there = int((values >= DEPENDENT * functions * values[-1]).sum())
+        if min(rank, functions) > there:
+            raise InvalidValue(
+                f"{who}: rank={rank} with ridge=0 fits directions that are mere rounding: on these data the normal matrix has rank "
+                f"{there} of {functions}. Set a rank of at most {there}, or a ridge (such as ridge=1e-10)."
+            )
+        return
     remedy = "Set a ridge (such as ridge=1e-10), a rank, or leave both open to have them chosen; or use fewer functions."
     if data.pairs < functions:
         raise InvalidValue(f"{who}: {data.pairs} pairs of points do not determine {functions} functions by plain least squares. {remedy}")
@@ -186,9 +198,15 @@ def free_runs(
 
 
 def within_circle(A: Float[np.ndarray, "L L"]) -> Float[np.ndarray, "L L"]:
-    """The matrix with every eigenvalue beyond the unit circle moved onto it, along its ray; eigenvectors stay."""
+    """The matrix with every eigenvalue beyond the unit circle moved onto it, along its ray; eigenvectors stay.
+
+    A modulus of 1 to rounding stays as well. Where eigenvectors are too nearly parallel to build the matrix from, it shrinks as a whole.
+    """
     values, vectors = np.linalg.eig(A)
-    if np.all(np.abs(values) <= 1.0):
+    size = np.abs(values)
+    if np.all(size <= 1.0 + ON_CIRCLE):
         return A
-    values = values / np.maximum(np.abs(values), 1.0)
-    return np.real((vectors * values[None, :]) @ np.linalg.pinv(vectors))
+    inverse = np.linalg.pinv(vectors)
+    if np.linalg.norm((vectors * values[None, :]) @ inverse - A) > BUILT * np.linalg.norm(A):
+        return A / size.max()
+    return np.real((vectors * (values / np.maximum(size, 1.0))[None, :]) @ inverse)

@@ -16,6 +16,7 @@ from dynsys.models.koopman.lifted import windows
 
 READ = 100_000  # rows that are read at a time in the first pass
 CHOICE = 20_000  # rows, the last ones, on which settings are chosen
+FEWEST = 400  # rows, beside the delays, of a trajectory's end on which settings are chosen
 SAMPLE = 20_000  # windows from which a dictionary learns
 
 
@@ -151,16 +152,24 @@ class Data:
         return np.concatenate(parts)
 
     def tail(self, rows: int = CHOICE) -> "Data":
-        """The ends of the trajectories, about `rows` in all, in memory; moments stay those of the whole."""
-        share = min(1.0, rows / sum(x.shape[0] for x in self.series))
-        lengths = [max(self.delays + 1, round(share * x.shape[0])) for x in self.series]
-        kept = tuple(np.asarray(x[max(0, x.shape[0] - n) :], float) for x, n in zip(self.series, lengths, strict=True))
-        us = None
-        if self.inputs is not None:
-            us = tuple(
-                np.asarray(u[max(0, x.shape[0] - n) : x.shape[0]], float) for x, u, n in zip(self.series, self.inputs, lengths, strict=True)
-            )
-        return self._with(kept, us)
+        """The ends of the trajectories, about `rows` in all, in memory; moments stay those of the whole.
+
+        Of many trajectories evenly spread ones are taken, so that an end has FEWEST points beside its delays, or is a whole trajectory.
+        """
+        each = self._length(range(len(self.series))) / len(self.series)
+        count = -(-rows // max(1, round(min(each, max(FEWEST + self.delays, rows / len(self.series))))))
+        taken = np.unique(np.linspace(0, len(self.series) - 1, min(count, len(self.series))).round().astype(int)).tolist()
+        share = min(1.0, rows / self._length(taken))
+        kept, us = [], []
+        for i in taken:
+            x = self.series[i]
+            start = max(0, x.shape[0] - max(self.delays + 1, round(share * x.shape[0])))
+            kept.append(np.asarray(x[start:], float))
+            us += [] if self.inputs is None else [np.asarray(self.inputs[i][start : x.shape[0]], float)]
+        return self._with(tuple(kept), None if self.inputs is None else tuple(us))
+
+    def _length(self, which: Any) -> int:
+        return sum(self.series[i].shape[0] for i in which)
 
     def cut(self, ends: Sequence[int]) -> "Data":
         """The first `ends[i]` rows of every trajectory."""

@@ -145,9 +145,9 @@ class DiagonalKoopman(AbstractAutoencoder, AbstractTimed):  # pyright: ignore[re
         return longer.step(z, u)
 
     def orbit(self, z: Float[Array, " M"], steps: int, inputs: Float[Array, "T K"] | None = None) -> Float[Array, "T M"]:
-        """The states after z by powers of the eigenvalues, (M,) -> (steps, M); step by step if it is encoded anew on the way."""
+        """The states after z by powers of the eigenvalues, (M,) -> (steps, M); one by one if it is encoded anew on the way."""
         inputs = inputs if self.n_inputs else None
-        if self.reencode or (inputs is not None and self.n_inputs > MOST_INPUTS):
+        if steps == 0 or self.reencode or (inputs is not None and self.n_inputs > MOST_INPUTS):
             return super().orbit(z, steps, inputs)
         re, im = self._multiplier()
         return free_orbit(re, im, z, steps) if inputs is None else driven_orbit(re, im, self._held(), z, inputs)

@@ -1,7 +1,8 @@
 """Dynamic mode decomposition (DMD), with delays (Hankel DMD) and with control.
 
-    w[t] = (x[t], ..., x[t-D+1]) - m,   y = Q^T w,    y[t+1] = A y[t] + B u[t],    x = m + (Q y)[:N]
+    w[t] = (x[t], ..., x[t-D+1]) - m,   y = Q^T w,    y[t+1] = A y[t] + b + B u[t],    x = m + (Q y)[:N]
 
+With `centre` m is the mean and b is fitted: 1 then is the last component of the latent state, with eigenvalue 1. Without, m = b = 0.
 Q holds the r leading right singular vectors of the rows w. Four estimators of A from the pairs (y, y'):
 
     exact              least squares. Projected and exact DMD have these eigenvalues.
@@ -40,11 +41,11 @@ NEGLIGIBLE = 1e-13  # of the largest singular value: rounding
 
 
 class AbstractDMD(Regressed, AbstractLinear):
-    """y = Q^T (w - m); linear in w."""
+    """y = Q^T (w - m), then 1 if there is a constant b, which is the last column of A."""
 
     A: Float[Any, "L L"]
     B: Float[Any, "L K"]
-    Q: Float[Any, "DN L"]
+    Q: Float[Any, "DN R"]
     mean: Float[Any, " N"]
     delays: int = eqx.field(static=True)
     reencode: int = eqx.field(static=True)
@@ -63,7 +64,7 @@ class AbstractDMD(Regressed, AbstractLinear):
 
     @property
     def n_latent(self) -> int:
-        """L = r, the rank."""
+        """L = r, the rank, and 1 more for the constant."""
         return self.A.shape[-1]
 
     @property
@@ -72,13 +73,18 @@ class AbstractDMD(Regressed, AbstractLinear):
         return self.A
 
     def encode(self, w: Float[Any, " DN"]) -> Float[Any, " L"]:
-        """Q^T (w - m)."""
-        mean = self.mean if self.delays == 1 else array_namespace(w).concat([self.mean] * self.delays)
-        return (w - mean) @ self.Q
+        """Q^T (w - m), and 1."""
+        xp = array_namespace(w)
+        y = (w - (self.mean if self.delays == 1 else xp.concat([self.mean] * self.delays))) @ self.Q
+        return y if self._rank == self.n_latent else xp.concat([y, xp.ones_like(y[:1])])
+
+    @property
+    def _rank(self) -> int:
+        return self.Q.shape[-1]
 
     def decode(self, y: Float[Any, " L"]) -> AnyObservation:
         """The newest point of m + Q y."""
-        return self.mean + matvec(self.Q[: self.n_obs], y)
+        return self.mean + matvec(self.Q[: self.n_obs], y[: self._rank])
 
     def advance(self, y: Float[Any, " L"], u: AnyInput = None) -> Float[Any, " L"]:
         """A y + B u."""
@@ -103,6 +109,8 @@ class AbstractDMD(Regressed, AbstractLinear):
         check_period(who, reencode)
         if method not in METHODS:
             raise InvalidValue(f"{who}: method must be one of {', '.join(METHODS)}, got {method!r}.")
+        if method == "total" and ridge:
+            raise InvalidValue(f"{who}: method='total' has no ridge, got ridge={ridge}. Leave it out, or set a lower rank.")
         if inputs is not None and method != "exact":
             raise InvalidValue(f"{who}: inputs are fitted with method='exact' only, got {method!r}.")
         lengths = [x.shape[0] if hasattr(x, "shape") else len(x) for x in series]
@@ -116,7 +124,7 @@ class AbstractDMD(Regressed, AbstractLinear):
                 f"{who}: rank={rank}, but the data have only {rows.rank} independent directions in windows of {data.variables} numbers "
                 f"({data.pairs} pairs). Leave rank out, or ask for at most {rows.rank}."
             )
-        A, B, Q = rows.fit(chosen, method, ridge)
+        A, B, Q = rows.fit(chosen, method, ridge, constant=centre)
         return cls(A=within_circle(A) if stable else A, B=B, Q=Q, mean=data.mean, delays=delays, reencode=reencode)  # pyright: ignore[reportCallIssue]
 
 
@@ -140,7 +148,8 @@ class DMD(AbstractDMD):
         """Fit to trajectories [(T_i, N), ...], with inputs [(T_i, K), ...] if the system is driven (DMD with control).
 
         rank: r; None: chosen by free runs on the end of the series. method: 'exact', 'total', 'forward-backward'. ridge: relative to the
-        largest squared singular value. centre: m is the mean, else 0. stable: eigenvalues beyond the unit circle are moved onto it.
+        largest squared singular value. centre: m is the mean and there is a constant b, else both are 0. stable: eigenvalues beyond the
+        unit circle are moved onto it.
         Raises InvalidValue for data or settings that can't be used.
         """
         return cls._fit(series, inputs, (1,), rank, method, ridge, centre, stable, reencode)
@@ -173,9 +182,10 @@ class HankelDMD(AbstractDMD):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (w, u, w') with the products of those of the data: their triangular factor, and the SVD of the first part."""
+    """Rows (w, 1, u, w') with the products of those of the data: their triangular factor, and the SVD of the first part."""
 
     X: Float[np.ndarray, "q V"]
+    one: Float[np.ndarray, "q 1"]
     U: Float[np.ndarray, "q K"]
     Y: Float[np.ndarray, "q V"]
     s: Float[np.ndarray, " p"]
@@ -187,51 +197,77 @@ class Rows:
         R, v, k = None, data.variables, data.n_inputs
         for stretch in data.runs(max(BLOCK, 4 * v)):
             before, after = stretch.pairs(stretch.v)
-            new = np.concatenate([before, after] if stretch.u is None else [before, stretch.u, after], axis=1)
+            ones = np.ones((len(before), 1))
+            new = np.concatenate([before, ones, after] if stretch.u is None else [before, ones, stretch.u, after], axis=1)
             R = new if R is None else np.concatenate([R, new])
             if len(R) > R.shape[1]:
                 R = np.asarray(np.linalg.qr(R, mode="r"))
-        R = np.zeros((0, 2 * v + k)) if R is None else R
+        R = np.zeros((0, 2 * v + k + 1)) if R is None else R
         _, s, Qt = svd(R[:, :v])
-        return cls(R[:, :v], R[:, v : v + k], R[:, v + k :], s, Qt)
+        return cls(R[:, :v], R[:, v : v + 1], R[:, v + 1 : v + k + 1], R[:, v + k + 1 :], s, Qt)
 
     @property
     def rank(self) -> int:
         """The directions that are there beyond rounding; 1 for a constant series."""
         return max(1, int(np.sum(self.s > NEGLIGIBLE * self.s[0]))) if self.s.size else 1
 
-    def fit(self, rank: int, method: str, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A (r, r), B (r, K) and Q (V, r)."""
+    def fit(self, rank: int, method: str, ridge: float, *, constant: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A (L, L), B (L, K) and Q (V, r); L = r + 1 with a constant, which costs no penalty."""
         Q = self.Qt[:rank].T
-        X, Y, K = self.X @ Q, self.Y @ Q, self.U.shape[1]
+        X, Y = self.X @ Q, self.Y @ Q
+        if not constant:
+            return (*self._linear(X, self.U, Y, rank, method, ridge), Q)
+        means = [self.one.T @ rows / (self.one.T @ self.one) for rows in (X, self.U, Y)]
+        X, U, Y = (rows - self.one @ mean for rows, mean in zip((X, self.U, Y), means, strict=True))
+        A, B = self._linear(X, U, Y, rank, method, ridge)
+        x, u, y = (mean[0] for mean in means)
+        b = y - A @ x - B @ u
+        bottom = np.append(np.zeros(rank), 1.0)
+        return np.concatenate([np.column_stack([A, b]), bottom[None]]), np.concatenate([B, np.zeros((1, len(u)))]), Q
+
+    def _linear(self, X: np.ndarray, U: np.ndarray, Y: np.ndarray, rank: int, method: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+        """A (r, r) and B (r, K)."""
         if method == "total":
             V = svd(np.concatenate([X, Y], axis=1))[2][:rank].T
             A = np.linalg.lstsq(V[:rank].T, V[rank:].T, rcond=None)[0].T
         elif method == "forward-backward":
             A = _root(_solve(X, Y, ridge).T, _solve(Y, X, ridge).T)
         else:
-            W = _solve(np.concatenate([X, self.U], axis=1), Y, ridge)
-            return W[:rank].T, W[rank:].T, Q
-        return A, np.zeros((rank, K)), Q
+            W = _solve(np.concatenate([X, U], axis=1), Y, ridge, U.shape[1])
+            return W[:rank].T, W[rank:].T
+        return A, np.zeros((rank, U.shape[1]))
 
 
-def _solve(X: np.ndarray, Y: np.ndarray, ridge: float) -> np.ndarray:
-    """(X^T X + ridge s_1^2)^-1 X^T Y, the columns of X scaled to unit norm first."""
+def _solve(X: np.ndarray, Y: np.ndarray, ridge: float, inputs: int = 0) -> np.ndarray:
+    """(X^T X + P)^-1 X^T Y with P = ridge s_1^2, s_1 of the states; the last columns, `inputs` of them, count by their own sizes.
+
+    The columns are scaled to unit norm for the factorisation, so that small ones keep their digits; the penalty is not scaled with them.
+    """
     size = np.sqrt((X**2).sum(axis=0))
     size = np.where(size > 0, size, 1.0)
+    if ridge > 0:
+        states = X[:, : X.shape[1] - inputs]
+        largest = np.append(np.full(states.shape[1], np.linalg.norm(states, 2) if states.size else 0.0), size[states.shape[1] :])
+        X, Y = np.concatenate([X, np.diag(ridge**0.5 * largest)]), np.concatenate([Y, np.zeros((len(size), Y.shape[1]))])
     P, s, Vt = svd(X / size[None, :])
     top = s[0] if s.size else 1.0
-    gain = np.where(s > NEGLIGIBLE * top, s / np.where(s > 0, s**2 + ridge * top**2, 1.0), 0.0)
+    gain = np.where(s > NEGLIGIBLE * top, 1.0 / np.where(s > 0, s, 1.0), 0.0)
     return (Vt.T @ (gain[:, None] * (P.T @ Y))) / size[:, None]
 
 
 def _root(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """The square root of A_f A_b^-1 whose eigenvalues have the signs of those of A_f."""
-    values, vectors = np.linalg.eig(forward @ np.linalg.pinv(backward))
+    """The square root of A_f A_b^-1 whose eigenvalues have the signs of those of A_f.
+
+    Where two eigenvalues sum to about 0, as those of a quarter turn do, noise decides between the roots. The mean of A_f and A_b^-1, whose
+    biases cancel too, stands in where the root lies farther from it than these two from each other.
+    """
+    inverse = np.linalg.pinv(backward)
+    values, vectors = np.linalg.eig(forward @ inverse)
     roots = np.sqrt(values.astype(complex))
     near = np.diag(np.linalg.pinv(vectors) @ forward @ vectors)
     roots = np.where(np.real(np.conj(near) * roots) < 0, -roots, roots)
-    return np.real((vectors * roots[None, :]) @ np.linalg.pinv(vectors))
+    root, mean = np.real((vectors * roots[None, :]) @ np.linalg.pinv(vectors)), (forward + inverse) / 2
+    return root if np.linalg.norm(root - mean) <= np.linalg.norm(forward - inverse) + 1e-9 * np.linalg.norm(mean) else mean
 
 
 def _scored(
@@ -249,7 +285,7 @@ def _scored(
         )
     rows = Rows.of(fitted)
     ranks = [r for r in (*RANKS, rows.rank) if r <= rows.rank] if rank is None else [min(rank, rows.rank)]
-    errors = [float(held.error(_run(data, held, *rows.fit(r, method, ridge)))) for r in sorted(set(ranks), reverse=True)]
+    errors = [float(held.error(_run(data, held, *rows.fit(r, method, ridge, constant=centre)))) for r in sorted(set(ranks), reverse=True)]
     best = int(np.argmin(np.round(errors, 12)))  # of equal errors the largest rank
     return errors[best], delays, sorted(set(ranks), reverse=True)[best]
 
@@ -258,10 +294,11 @@ def _run(data: Data, held: Holdout, A: np.ndarray, B: np.ndarray, Q: np.ndarray)
     """Free runs from all starts."""
     steps, n = held.true.shape[1], len(data.mean)
     y = data.standard(held.windows(data.delays)[:, ::-1].reshape(len(held.starts), -1)) @ Q
+    y = np.concatenate([y, np.ones((len(y), len(A) - Q.shape[1]))], axis=1)
     made = np.empty_like(held.true)
     us = None if data.inputs is None else np.stack([np.asarray(data.inputs[i][row : row + steps], float) for i, row in held.starts])
     with np.errstate(all="ignore"):
         for t in range(steps):
             y = y @ A.T if us is None else y @ A.T + us[:, t] @ B.T
-            made[:, t] = data.mean[None, :] + y @ Q[:n].T
+            made[:, t] = data.mean[None, :] + y[:, : Q.shape[1]] @ Q[:n].T
     return made

@@ -32,7 +32,7 @@ MOST_ROWS = 1_000_000  # windows that the network is trained on; of more, evenly
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 300, 3000, 30  # updates by default: so many passes over the pairs, within limits
 
 
-class DPNet(Regressed, AbstractLinear):
+class DPNet(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatibleVariableOverride]
     """y = (1, psi(v)), x = mean + scale C y."""
 
     A: Float[Any, "L L"]

@@ -29,6 +29,9 @@ from dynsys.models.koopman.moments import BLOCK, Moments
 from dynsys.models.regressed import checked_options, generator
 from dynsys.precision import x64
 
+FEWEST = 6  # points of a trajectory
+SHORT = f"needs a trajectory of at least {FEWEST} points, since a derivative is taken from five"
+
 
 class GeneratorEDMD(AbstractEDMD):
     """y = (1, v, dictionary(v)); `generator` L is per sampling interval, and A = expm(L)."""
@@ -52,13 +55,15 @@ class GeneratorEDMD(AbstractEDMD):
         bound: float = 10.0,
         key: Any = None,
     ) -> "GeneratorEDMD":
-        """Fit to trajectories [(T_i, N), ...] of at least 7 points, whose derivatives are taken by finite differences: the sampling must be
+        """Fit to trajectories [(T_i, N), ...] of at least 6 points, whose derivatives are taken by finite differences: the sampling must be
         fine, and noise small. Options as of EDMD; errors too."""
         who = cls.__name__
         checked_options(who, least={"degree": 1, "features": 1, "rank": 1}, degree=degree, features=features, rank=rank)
         checked_options(who, ridge=ridge, width=width)
         check_period(who, reencode)
-        data, rng = Data.of(who, series, None, 5), generator(key)
+        if all(len(x) < FEWEST for x in series):
+            raise InvalidValue(f"{who}: {SHORT}, got lengths {[len(x) for x in series][:5]}.")
+        data, rng = Data.of(who, series, None, FEWEST - 1), generator(key)
         data = Data(data.series, None, 1, data.mean, data.scale, data.low, data.high)
         sample = data.sample()
         made = [
@@ -95,8 +100,11 @@ class GeneratorEDMD(AbstractEDMD):
         data = Data.of(who, [np.asarray(x, float)], None, 1)
         f = np.asarray(drift, float)
         s = None if diffusion is None else np.asarray(diffusion, float)
-        if f.shape != data.series[0].shape or not np.isfinite(f).all() or (s is not None and s.shape[:2] != f.shape):
-            raise InvalidValue(f"{who}: drift must be finite with the shape of x {np.shape(x)}, and diffusion (T, N, S); got {f.shape}.")
+        if f.shape != data.series[0].shape or not np.isfinite(f).all() or (s is not None and not _fits(s, f)):
+            raise InvalidValue(
+                f"{who}: drift must be finite with the shape of x {np.shape(x)}, and diffusion finite and (T, N, S); got {f.shape}"
+                + ("." if s is None else f" and {s.shape}.")
+            )
         found = learned(who, dictionary, data.sample(), generator(key), degree=degree, features=features, width=width)
         candidate = Candidate(found)
         v = data.standard(data.series[0])
@@ -159,8 +167,12 @@ def _moments(candidate: Candidate, blocks: Any) -> Moments:
         G, A, L = new if G is None else (G + new[0], A + new[1], L + new[2])
         count += len(v)
     if G is None or A is None or L is None:
-        raise InvalidValue("GeneratorEDMD: needs a trajectory of at least 7 points.")
+        raise InvalidValue(f"GeneratorEDMD: {SHORT}.")
     return Moments(G / count, A / count, L / count, count)
+
+
+def _fits(diffusion: np.ndarray, drift: np.ndarray) -> bool:
+    return diffusion.ndim == 3 and diffusion.shape[:2] == drift.shape and diffusion.shape[2] > 0 and bool(np.isfinite(diffusion).all())
 
 
 def _derivative(dictionary: AbstractDictionary, v: np.ndarray, f: np.ndarray, s: np.ndarray | None) -> np.ndarray:

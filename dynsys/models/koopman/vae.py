@@ -36,6 +36,7 @@ from dynsys.models.arrays import zeros
 from dynsys.models.base import check_sizes, matvec
 from dynsys.models.gated import GRU
 from dynsys.models.gates import sigmoid, softplus
+from dynsys.models.koopman.candidate import within_circle
 from dynsys.models.koopman.lifted import AbstractLinear, check_period
 from dynsys.models.koopman.network import Offsets, Weights, network, random_network
 from dynsys.models.regressed import Regressed, checked_options, checked_series, generator, moments
@@ -46,7 +47,7 @@ MOST_WINDOWS = 20_000  # that a model is trained on; of more, evenly spread ones
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 300, 3000, 30  # updates by default: so many passes over the windows, within limits
 
 
-class KoopmanVAE(Regressed, AbstractLinear):
+class KoopmanVAE(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatibleVariableOverride]
     """L latent components; encoder and prior have H hidden units each. `mean` and `scale` of the columns are those of the data."""
 
     encoder: GRU
@@ -134,6 +135,7 @@ class KoopmanVAE(Regressed, AbstractLinear):
         steps: int | None = None,
         batch: int = 32,
         learning_rate: float = 1e-2,
+        stable: bool = False,
         delays: int = 1,
         reencode: int = 0,
         key: Any = None,
@@ -141,8 +143,9 @@ class KoopmanVAE(Regressed, AbstractLinear):
         """Train on all windows of `length` points of trajectories [(T_i, N), ...] (or of as many as the longest has).
 
         latent, hidden: L and H. alpha, beta, gamma, unit, batch, learning_rate: see `dynsys.models.koopman.vae_training.fit_koopman_vae`.
-        steps: updates; None: 30 passes over the windows, at least 300 and at most 3,000. delays: points that are encoded. reencode: steps
-        between two encodings in a run, 0: none. Raises InvalidValue for settings or data that can't be used.
+        steps: updates; None: 30 passes over the windows, at least 300 and at most 3,000. stable: eigenvalues of A beyond the
+        unit circle are moved onto it. delays: points that are encoded. reencode: steps between two encodings in a run, 0: none. Raises
+        InvalidValue for settings or data that can't be used.
         """
         from dynsys.models.koopman.vae_training import fit_koopman_vae
 
@@ -162,7 +165,8 @@ class KoopmanVAE(Regressed, AbstractLinear):
         found = fit_koopman_vae(model, cut, steps=updates, batch=batch, learning_rate=learning_rate, **weights, key=train)
         if not found.status.ok:
             raise InvalidValue(f"{who}: the training did not stay finite. Try a lower learning_rate.")
-        return jax.tree.map(lambda a: np.asarray(a, float), found.model)
+        model = jax.tree.map(lambda a: np.asarray(a, float), found.model)
+        return eqx.tree_at(lambda m: m.A, model, within_circle(model.A)) if stable else model
 
     @property
     def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -255,8 +259,8 @@ class KoopmanVAE(Regressed, AbstractLinear):
             return jnp.where(free, 0.0, a), jnp.where(free, 1.0, b)
 
         def step(state: Any, now: Any) -> Any:
-            from_data, normal, gap = now
-            h, mu, s = self.follow(*state, gap)
+            (h, z), (from_data, normal, gap) = state, now
+            h, mu, s = self.follow(h, z, gap)
             a, b = corrected(matvec(self.Q, h), from_data)
             z = mu + s * (a + b * normal)
             return (h, z), (z, divergence(a, b))
