@@ -413,4 +413,4 @@ def _print_outcome(console: Any, found: Any) -> None:
         mark = "  <- kept" if seed == found.outcome.best else ""
         console.print(f"seed {seed}: validation score {score:.3g} at step {step}, {status}{mark}", highlight=False)
     if not found.status.ok:
-        console.print(f"warning: {found.status.value}. {found.status.remedy}", highlight=False, soft_wrap=True)
+        console.print(f"warning: {found.status.value}. {found.remedy}", highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ class Regressed(AbstractMap):
     """A map that is fitted in closed form from time series; autonomous, so without inputs, unless its class says `driven`."""
 
     random: ClassVar[bool] = False  # whether the key matters: then several seeds are worth their time
+    trains: ClassVar[bool] = False  # whether from_series trains a network itself, for `steps` updates
     driven: ClassVar[bool] = False  # whether from_series takes inputs=[(T_i, K), ...]; u[t] acts between the points t and t + 1
 
     @classmethod

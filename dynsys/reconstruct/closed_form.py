@@ -30,8 +30,11 @@ def is_closed_form(settings: FitSettings) -> bool:
 def resolve(settings: FitSettings) -> tuple[FitSettings, tuple[str, ...]]:
     """The settings as they apply: float64, and one seed for a model without random numbers; and what was chosen, in words."""
     name, training = settings.model.name, dataclasses.replace(settings.training, precision="float64")
+    cls = registry.lookup("model", name)
     words = (f"training = none: {name} is fitted in closed form, in float64",)
-    if not registry.lookup("model", name).random:
+    if cls.trains:
+        words = (f"training = its own: {name} has its options under model, such as model.steps; those of training are not used",)
+    if not cls.random:
         training = dataclasses.replace(training, seeds=1)
         words = (*words, f"seeds = 1: {name} has no random numbers")
     return dataclasses.replace(settings, training=training), words

@@ -16,6 +16,7 @@ from dynsys.config import from_toml, to_toml
 from dynsys.dynamics import AbstractMap, warm_up
 from dynsys.errors import DataError, InvalidValue
 from dynsys.metrics.score import Score
+from dynsys.models.koopman.lifted import AbstractLinear
 from dynsys.models.store import read_model, read_text, write_model, write_text
 from dynsys.precision import x64
 from dynsys.prepare.preparation import Preparation
@@ -30,6 +31,11 @@ from dynsys_datasets.series import TimeSeries
 
 MODEL_FILE = "model.h5"
 FORMAT = "dynsys-reconstruction-1"
+LINEAR_REMEDY = (
+    "The free run is constant or leaves the data: a linear run comes to rest, grows or only oscillates, so it has no chaotic attractor. "
+    "Its eigenvalues and short forecasts hold nevertheless. A model of nonlinear functions, such as edmd, moves on with model.reencode=1. "
+    "A network may need more steps."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +83,16 @@ class Reconstruction:
 
     @property
     def status(self) -> Status:
-        """How the kept seed's training ended; `status.remedy` says what to try if it is not ok."""
+        """How the kept seed's training ended; `remedy` says what to try if it is not ok."""
         return Status(self.outcome.status[self.outcome.best])
+
+    @property
+    def remedy(self) -> str:
+        """What to try next, in words: that of the status, or what a linear Koopman model needs."""
+        model = self.model
+        if self.status is Status.DEAD and isinstance(model, AbstractLinear) and not model.reencode:
+            return LINEAR_REMEDY
+        return self.status.remedy
 
     @property
     def dt(self) -> float:

@@ -23,6 +23,7 @@ from dynsys.dynamics import AbstractPiecewiseLinear
 from dynsys.errors import DataError, DynsysError, InvalidValue
 from dynsys.metrics.score import Score
 from dynsys.models.koopman.lifted import AbstractLinear
+from dynsys.models.regressed import Regressed
 from dynsys.prepare.preparation import Prepared
 from dynsys.reconstruct import Reconstruction
 from dynsys.reconstruct.evaluation import run_from
@@ -221,11 +222,18 @@ def _summary(found: Reconstruction) -> tuple[str, ...]:
     model, outcome = found.model, found.outcome
     size = sum(int(np.size(leaf)) for leaf in _arrays(model))
     updates = f"trained for {found.settings.training.steps:,} updates" if any(outcome.kept_at) else "fitted in closed form"
-    how = f"{len(outcome.scores)} seeds were {updates}; the one with the best free run was "
+    if isinstance(model, Regressed) and model.trains:
+        updates = "trained by its own method"
+    kept = f"seed {outcome.best}, update {outcome.kept_at[outcome.best]:,}"
+    if len(outcome.scores) == 1:
+        how = f"It was {updates} ({kept})." if any(outcome.kept_at) else f"It was {updates}."
+    else:
+        how = f"{len(outcome.scores)} seeds were {updates}; the one with the best free run was kept ({kept})."
+    name = found.settings.model.name
     lines = [
-        f"A {found.settings.model.name} with {model.dim} latent states and {size:,} parameters was trained on "
+        f"{'An' if name[0] in 'aeio' else 'A'} {name} with {model.dim} latent states and {size:,} parameters was fitted to "
         f"{found.source or 'a recording'}.",
-        how + f"kept (seed {outcome.best}, update {outcome.kept_at[outcome.best]:,}).",
+        how,
     ]
     for score in found.scores:
         if score.floor is not None and score.name == "d_stsp_binned":
@@ -236,7 +244,7 @@ def _summary(found: Reconstruction) -> tuple[str, ...]:
 def _warnings(found: Reconstruction, run: np.ndarray) -> tuple[str, ...]:
     warnings = []
     if not found.status.ok:
-        warnings.append(f"{found.status.value}: {found.status.remedy}")
+        warnings.append(f"{found.status.value}: {found.remedy}")
     if not np.isfinite(run).all():
         warnings.append("The free run left every bound; it is shown up to there.")
     if not found.scores:

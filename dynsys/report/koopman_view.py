@@ -34,7 +34,7 @@ RESOLUTION = 61  # points of a side of its grid
 COST = 8e9  # multiplications of a pass over the data: some seconds of a core
 ROWS = 100_000  # of the data at most
 SHOWN = 4  # eigenfunctions drawn
-FLAT = 1e-3  # standard deviation of an eigenfunction of mean square 1 below which it is a constant
+FLAT = 1e-2  # standard deviation of an eigenfunction of mean square 1 below which it is a constant
 SIDE = 81  # points of a side of a plane of eigenfunctions
 POINTS = 4000  # states drawn
 LONG = 300  # points of a trajectory with a spectral measure
@@ -132,6 +132,7 @@ def koopman_view(
     }
     w, psi = _sample(model, runs)
     about["constant"] = np.std(psi @ spectrum.vectors, axis=0) <= FLAT
+    notes = (*notes, *_trivial(about["constant"], spectrum.trusts(limit)))
     deviations = np.std(np.concatenate([np.asarray(x[:ROWS], float) for x in runs]), axis=0)
     if spectrum.modes is not None:
         spectrum = dataclasses.replace(spectrum, modes=spectrum.modes / np.where(deviations > 0, deviations, 1.0)[None, :])
@@ -194,6 +195,15 @@ def untested(model: AbstractLinear, dt: float) -> KoopmanSpectrum:
     order = np.lexsort((-np.imag(values), -np.round(np.abs(values), 12)))
     unknown = np.full(len(values), np.nan)
     return KoopmanSpectrum(values[order], unknown, unknown, np.zeros(len(values)), V[:, order], None, 0, dt)
+
+
+def _trivial(constant: Bool[np.ndarray, " S"], trusted: Bool[np.ndarray, " S"]) -> tuple[str, ...]:
+    """That the constants' eigenvalue says nothing, where it is among the trusted ones."""
+    rows = np.flatnonzero(constant & trusted)
+    if not len(rows):
+        return ()
+    rest = " No other eigenpair is trusted." if len(rows) == trusted.sum() else ""
+    return (f"No. {int(rows[0]) + 1} is the constant function, which every system keeps: it says nothing about this one.{rest}",)
 
 
 def _excerpt(data: Prepared, size: int) -> tuple[list[Any], tuple[str, ...]]:

@@ -11,13 +11,13 @@ from numpy.testing import assert_allclose
 from scipy.linalg import solve_continuous_lyapunov
 
 from dynsys.analysis.residual import koopman_spectrum
-from dynsys.dynamics import rollout
+from dynsys.dynamics import rollout, warm_up
 from dynsys.errors import InvalidValue
 from dynsys.models.koopman.candidate import Candidate, within_circle
 from dynsys.models.koopman.data import Data
 from dynsys.models.koopman.diagonal import DiagonalKoopman
 from dynsys.models.koopman.dictionary import Custom, Monomials
-from dynsys.models.koopman.dmd import DMD, HankelDMD
+from dynsys.models.koopman.dmd import DMD, HankelDMD, Rows, _run
 from dynsys.models.koopman.edmd import EDMD
 from dynsys.models.koopman.generator import GeneratorEDMD
 from dynsys.models.koopman.kernel_edmd import KernelEDMD
@@ -62,6 +62,30 @@ def test_forward_backward_finds_eigenvalues_that_sum_to_zero(turn, noise):
         runs = [x + noise * rng.normal(size=x.shape) for x in runs_of(lambda x: x @ A.T, rng.normal(size=(5, 2)), 30)]
         model = DMD.from_series(runs, rank=2, centre=False, method="forward-backward")
         assert near(np.linalg.eigvals(model.A), np.linalg.eigvals(A)) < (0.1 if noise else 1e-10)
+
+
+@pytest.mark.parametrize("period", [0, 1, 3])
+@pytest.mark.parametrize("centre", [False, True])
+def test_ranks_are_chosen_on_runs_that_the_model_makes(period, centre):
+    """Of a rank too small for the windows, so that encoding anew changes them."""
+    rng = np.random.default_rng(0)
+    x = np.sin(0.3 * np.arange(80))[:, None] + 0.3 * rng.normal(size=(80, 2))
+    data = Data.of("test", [x], None, 3, centre=centre, standardise=False)
+    held = Holdout.of([x])
+    made = _run(data, held, *Rows.of(data).fit(3, "exact", 0.0, constant=centre), period)
+    model = jax.tree.map(jnp.asarray, HankelDMD.from_series([x], delays=3, rank=3, centre=centre, reencode=period))
+    for run, (_, row) in zip(made, held.starts, strict=True):
+        z = warm_up(model, jnp.asarray(x[row - 2 : row + 1]))
+        assert_allclose(jax.vmap(model.observe)(rollout(model, z, len(run))), run, atol=1e-12)
+
+
+def test_total_least_squares_uses_the_directions_that_are_there():
+    """Two pairs have two directions about the mean of all points and one about their own; the fit goes through both pairs."""
+    x = np.array([[1.0, 0.0], [0.3, 1.0], [-0.5, 0.4]])
+    model = DMD.from_series([x], rank=2, method="total")
+    assert_allclose([model.decode(model.advance(model.encode(row))) for row in x[:2]], x[1:], atol=1e-12)
+    slope = np.dot(x[2] - x[1], x[1] - x[0]) / np.dot(x[1] - x[0], x[1] - x[0])  # A is the outer product of the two differences
+    assert_allclose(np.sort(np.abs(np.linalg.eigvals(model.A))), np.sort([0.0, 1.0, abs(slope)]), atol=1e-7)
 
 
 def test_settings_can_be_chosen_on_many_short_trajectories():

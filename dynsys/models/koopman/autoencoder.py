@@ -26,7 +26,10 @@ ANGLES = (0.0, 0.5)  # of the same, radians a step
 
 
 class KoopmanAutoencoder(AbstractAutoencoder):
-    """A is (L, L). With `skip` the encoder network gives the L - N further components, and there are no decoder layers."""
+    """Encoder, linear map of the latent state, decoder, trained along runs.
+
+    A is (L, L). With `skip` the encoder network gives the L - N further components, and there are no decoder layers.
+    """
 
     encoder_W: Weights
     encoder_b: Offsets

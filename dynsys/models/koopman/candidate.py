@@ -45,8 +45,8 @@ class Candidate:
         if bad.any():
             term = self.terms(data)[int(np.argmax(bad)) % len(self.terms(data))]
             raise InvalidValue(
-                f"{who}: the function '{term}' overflows on these data (its mean square is not finite). Leave it out, lower the degree, or "
-                "rescale the data."
+                f"{who}: the function '{term}' overflows or is undefined on these data (its mean square is not finite). Leave it out, "
+                "lower the degree, or rescale the data."
             )
         return found
 
@@ -75,7 +75,13 @@ class Candidate:
         return np.concatenate(parts, axis=-1)
 
     def transition(self, W: Float[np.ndarray, "*R E L"]) -> Float[np.ndarray, "*R E L"]:
-        """The operator over one sampling interval of solutions of the normal equations: the solutions themselves."""
+        """The operator over one sampling interval of solutions of the normal equations: the solutions, but that 1 stays 1.
+
+        A ridge would shrink it, and a run then decays towards psi = 0, which no point is lifted to.
+        """
+        W = np.array(W)
+        W[..., 0] = 0.0
+        W[..., 0, 0] = 1.0
         return W
 
     def split(self, W: Float[np.ndarray, "E L"], n_inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -92,16 +98,28 @@ def _square(rows: np.ndarray) -> np.ndarray:
 def learned(who: str, dictionary: Any, v: np.ndarray, rng: np.random.Generator, **options: Any) -> AbstractDictionary:
     """A dictionary object as it is, or one of a registered name, learned from standardised windows v; options that are None are left out.
 
-    Raises UnknownName for a name that is not there, InvalidValue for an option that it does not take.
+    Raises UnknownName for a name that is not there, InvalidValue for an option that it does not take or something that is neither.
     """
     if isinstance(dictionary, AbstractDictionary):
+        shape = np.shape(dictionary(v[:2]))
+        if len(shape) != 2 or shape[0] != len(v[:2]):
+            raise InvalidValue(
+                f"{who}: the dictionary must map {v[:2].shape} to (2, F), F functions on the last axis, got {shape}. "
+                "Of a single variable take v[..., :1], not v[..., 0]."
+            )
         return dictionary
+    if not isinstance(dictionary, str):
+        raise InvalidValue(
+            f"{who}: dictionary must be a dictionary object or a registered name, got {dictionary!r}. "
+            "Functions of your own: dictionary=Custom(function) of dynsys.models.koopman.dictionary."
+        )
     maker = registry.lookup("dictionary", dictionary).learn
     takes = [name for name in inspect.signature(maker).parameters if name not in ("v", "rng")]
     asked = {name: value for name, value in options.items() if value is not None}
+    allowed = [name for name in takes if name in ("degree", *options)]  # others only as an object's
     for name in asked:
         if name not in takes:
-            raise InvalidValue(f"{who}: the dictionary '{dictionary}' has no option {name}; it takes: {', '.join(takes) or 'none'}.")
+            raise InvalidValue(f"{who}: the dictionary '{dictionary}' has no option {name}; it takes: {', '.join(allowed) or 'none'}.")
     return maker(v, **asked, rng=rng)
 
 

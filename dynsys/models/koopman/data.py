@@ -75,7 +75,10 @@ class Data:
         """
         found = [x if hasattr(x, "shape") else np.asarray(x, float) for x in series]
         if not found or any(len(x.shape) != 2 for x in found) or len({x.shape[1] for x in found}) != 1 or found[0].shape[1] == 0:
-            raise InvalidValue(f"{who}: needs trajectories [(T, N), ...] of the same columns, got shapes {[x.shape for x in found][:5]}.")
+            raise InvalidValue(
+                f"{who}: needs trajectories [(T, N), ...] of the same columns, got shapes {[x.shape for x in found][:5]}. "
+                "Of a single trajectory x give [x]."
+            )
         driven = None if inputs is None else [u if hasattr(u, "shape") else np.asarray(u, float) for u in inputs]
         if driven is not None and (
             len(driven) != len(found) or any(len(u.shape) != 2 or len(u) < len(x) - 1 for u, x in zip(driven, found, strict=True))

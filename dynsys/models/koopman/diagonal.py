@@ -31,7 +31,10 @@ ANGLES = (0.01, 1.5)  # w likewise: periods of about 600 to 4 intervals
 
 
 class DiagonalKoopman(AbstractAutoencoder, AbstractTimed):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """log_rate is a, angle is w, radians a sampling interval; (D,) each."""
+    """Encoder, stable complex eigenvalues as parameters, decoder.
+
+    log_rate is a, angle is w, radians a sampling interval; (D,) each.
+    """
 
     encoder_W: Weights
     encoder_b: Offsets

@@ -115,7 +115,7 @@ class AbstractDMD(Regressed, AbstractLinear):
             raise InvalidValue(f"{who}: inputs are fitted with method='exact' only, got {method!r}.")
         lengths = [x.shape[0] if hasattr(x, "shape") else len(x) for x in series]
         fitting = [d for d in grid if len(grid) == 1 or d <= max(lengths) // 4] or [min(grid)]
-        scored = [_scored(who, series, inputs, d, rank, method, ridge, centre, alone=len(fitting) == 1) for d in fitting]
+        scored = [_scored(who, series, inputs, d, rank, method, ridge, centre, reencode, alone=len(fitting) == 1) for d in fitting]
         _, delays, chosen = min(scored, key=lambda found: found[0])
         data = Data.of(who, series, inputs, delays, centre=centre, standardise=False)
         rows = Rows.of(data)
@@ -228,7 +228,8 @@ class Rows:
     def _linear(self, X: np.ndarray, U: np.ndarray, Y: np.ndarray, rank: int, method: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
         """A (r, r) and B (r, K)."""
         if method == "total":
-            V = svd(np.concatenate([X, Y], axis=1))[2][:rank].T
+            _, s, Vt = svd(np.concatenate([X, Y], axis=1))
+            V = Vt[:rank][s[:rank] > NEGLIGIBLE * s[:1]].T
             A = np.linalg.lstsq(V[:rank].T, V[rank:].T, rcond=None)[0].T
         elif method == "forward-backward":
             A = _root(_solve(X, Y, ridge).T, _solve(Y, X, ridge).T)
@@ -271,7 +272,17 @@ def _root(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 
 
 def _scored(
-    who: str, series: Sequence[Any], inputs: Any, delays: int, rank: int | None, method: str, ridge: float, centre: bool, *, alone: bool
+    who: str,
+    series: Sequence[Any],
+    inputs: Any,
+    delays: int,
+    rank: int | None,
+    method: str,
+    ridge: float,
+    centre: bool,
+    reencode: int,
+    *,
+    alone: bool,
 ) -> tuple[float, int, int]:
     """(error of free runs on the end of the series, delays, rank), the best rank for these delays."""
     if alone and rank is not None:
@@ -285,20 +296,31 @@ def _scored(
         )
     rows = Rows.of(fitted)
     ranks = [r for r in (*RANKS, rows.rank) if r <= rows.rank] if rank is None else [min(rank, rows.rank)]
-    errors = [float(held.error(_run(data, held, *rows.fit(r, method, ridge, constant=centre)))) for r in sorted(set(ranks), reverse=True)]
+    ranks = sorted(set(ranks), reverse=True)
+    errors = [float(held.error(_run(data, held, *rows.fit(r, method, ridge, constant=centre), reencode))) for r in ranks]
     best = int(np.argmin(np.round(errors, 12)))  # of equal errors the largest rank
-    return errors[best], delays, sorted(set(ranks), reverse=True)[best]
+    return errors[best], delays, ranks[best]
 
 
-def _run(data: Data, held: Holdout, A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> Float[np.ndarray, "S H N"]:
+def _run(data: Data, held: Holdout, A: np.ndarray, B: np.ndarray, Q: np.ndarray, reencode: int) -> Float[np.ndarray, "S H N"]:
     """Free runs from all starts."""
     steps, n = held.true.shape[1], len(data.mean)
-    y = data.standard(held.windows(data.delays)[:, ::-1].reshape(len(held.starts), -1)) @ Q
-    y = np.concatenate([y, np.ones((len(y), len(A) - Q.shape[1]))], axis=1)
+    w = held.windows(data.delays)[:, ::-1].reshape(len(held.starts), -1)  # newest point first
+
+    def encoded(w: np.ndarray) -> np.ndarray:
+        return np.concatenate([data.standard(w) @ Q, np.ones((len(w), len(A) - Q.shape[1]))], axis=1)
+
+    def decoded(y: np.ndarray) -> np.ndarray:
+        return data.mean[None, :] + y[:, : Q.shape[1]] @ Q[:n].T
+
+    y = encoded(w)
     made = np.empty_like(held.true)
     us = None if data.inputs is None else np.stack([np.asarray(data.inputs[i][row : row + steps], float) for i, row in held.starts])
     with np.errstate(all="ignore"):
         for t in range(steps):
             y = y @ A.T if us is None else y @ A.T + us[:, t] @ B.T
-            made[:, t] = data.mean[None, :] + y[:, : Q.shape[1]] @ Q[:n].T
+            if reencode:
+                w = np.concatenate([decoded(y), w[:, :-n]], axis=1)
+                y = encoded(w) if (t + 1) % reencode == 0 else y
+            made[:, t] = decoded(y)
     return made

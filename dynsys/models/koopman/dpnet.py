@@ -33,7 +33,7 @@ FEWEST_STEPS, MOST_STEPS, EPOCHS = 300, 3000, 30  # updates by default: so many 
 
 
 class DPNet(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """y = (1, psi(v)), x = mean + scale C y."""
+    """Features learned for a linear map by the operator-norm objective: y = (1, psi(v)), x = mean + scale C y."""
 
     A: Float[Any, "L L"]
     C: Float[Any, "N L"]
@@ -46,6 +46,7 @@ class DPNet(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatibleVar
     reencode: int = eqx.field(static=True)
 
     random: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
     @classmethod
     def from_series(

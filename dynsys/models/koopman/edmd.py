@@ -119,9 +119,9 @@ class EDMD(AbstractEDMD):
 
         dictionary: an object, or a registered name with its degree, number of features, and width in standard deviations. delays: D.
         ridge: relative to the largest eigenvalue of the scaled normal matrix; 0 is plain least squares. rank: leading directions of the
-        normal matrix that are kept. What is None is chosen by free runs on the end of the series. stable: eigenvalues beyond the unit
-        circle are moved onto it. reencode: steps between two encodings in a run, 0: none; bound: how many ranges of the data a point may
-        then leave them by.
+        normal matrix that are kept. What is None is chosen by free runs on the end of the series, a rank only together with the ridge.
+        stable: eigenvalues beyond the unit circle are moved onto it. reencode: steps between two encodings in a run, 0: none; bound: how
+        many ranges of the data a point may then leave them by.
 
         Raises InvalidValue for settings or data that can't be used: too few pairs or dependent functions with ridge=0, a function that
         overflows (it says which).
@@ -140,7 +140,7 @@ class EDMD(AbstractEDMD):
         chosen, r, k = choose(who, made, data, ridges, ranks, reencode, bound)
         found = chosen.moments(who, data)
         explain(who, chosen, data, found, r, k)
-        A, B, N = chosen.split(found.solve(r, k), data.n_inputs)
+        A, B, N = chosen.split(chosen.transition(found.solve(r, k)), data.n_inputs)
         low, high = data.box(bound)
         return cls(
             A=within_circle(A) if stable else A,

@@ -34,7 +34,10 @@ SHORT = f"needs a trajectory of at least {FEWEST} points, since a derivative is 
 
 
 class GeneratorEDMD(AbstractEDMD):
-    """y = (1, v, dictionary(v)); `generator` L is per sampling interval, and A = expm(L)."""
+    """The operator in continuous time, from derivatives.
+
+    y = (1, v, dictionary(v)); `generator` L is per sampling interval, and A = expm(L).
+    """
 
     generator: Float[Any, "L L"]
 

@@ -53,7 +53,10 @@ OVERSAMPLED, BLOCKS, SWEEPS, SETTLED = 10, 8, 200, 1e-10  # of the sketch: extra
 
 
 class KernelEDMD(Regressed, AbstractLinear):
-    """y = (c, s) with c = U^T k(Z, v), and x = mean + scale s; linear in y, so a run with an eigenvalue beyond the unit circle grows."""
+    """EDMD with the functions of a kernel, of reduced rank.
+
+    y = (c, s) with c = U^T k(Z, v), and x = mean + scale s; linear in y, so a run with an eigenvalue beyond the unit circle grows.
+    """
 
     Z: Float[Any, "C V"]
     U: Float[Any, "C r"]

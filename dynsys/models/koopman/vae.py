@@ -48,7 +48,10 @@ FEWEST_STEPS, MOST_STEPS, EPOCHS = 300, 3000, 30  # updates by default: so many 
 
 
 class KoopmanVAE(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """L latent components; encoder and prior have H hidden units each. `mean` and `scale` of the columns are those of the data."""
+    """A generator of series whose latent sequence has a linear prior.
+
+    L latent components; encoder and prior have H hidden units each. `mean` and `scale` of the columns are those of the data.
+    """
 
     encoder: GRU
     prior: GRU
@@ -71,6 +74,7 @@ class KoopmanVAE(Regressed, AbstractLinear):  # pyright: ignore[reportIncompatib
     reencode: int = eqx.field(static=True, default=0)
 
     random: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
     def __check_init__(self):
         check_sizes("KoopmanVAE", delays=self.delays)

@@ -1,0 +1,1 @@
+"""Control: regulators, planners and controllers that act on any map with inputs."""
