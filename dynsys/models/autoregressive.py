@@ -159,13 +159,13 @@ def n_monomials(variables: int, degree: int) -> int:
 def monomials(v: Any, degree: int) -> Any:
     """All monomials of degree 1 to `degree` of the last axis, (..., D) -> (..., F), lower degrees first; on any array library."""
     levels = [v]
-    for parents, variables in _recipe(v.shape[-1], degree):
+    for parents, variables in recipe(v.shape[-1], degree):
         levels.append(levels[-1][..., parents] * v[..., variables])
     return v if degree == 1 else array_namespace(v).concat(levels, axis=-1)
 
 
 @functools.lru_cache(maxsize=64)
-def _recipe(variables: int, degree: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+def recipe(variables: int, degree: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """For each degree from 2: which monomial of the degree below is multiplied by which variable."""
     steps, last = [], np.arange(variables)  # `last`: the highest variable in each monomial of the degree before
     for _ in range(2, degree + 1):

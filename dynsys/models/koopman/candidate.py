@@ -29,7 +29,10 @@ class Candidate:
     bilinear: bool = False
 
     def lift(self, v: Float[np.ndarray, "*R V"]) -> Float[np.ndarray, "*R L"]:
-        """Features of standardised windows."""
+        """Features of standardised windows; of a long matrix (R, V) in memory column by column."""
+        if v.ndim == 2 and len(v) > v.shape[1]:
+            v = np.ascontiguousarray(v.T)
+            return np.concatenate([np.ones((1, v.shape[1])), v, self.dictionary.columns(v)]).T
         return np.concatenate([np.ones((*v.shape[:-1], 1)), v, np.asarray(self.dictionary(v))], axis=-1)
 
     def terms(self, data: Data) -> tuple[str, ...]:

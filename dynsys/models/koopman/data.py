@@ -124,6 +124,8 @@ class Data:
 
     def standard(self, w: Float[np.ndarray, "*R V"]) -> Float[np.ndarray, "*R V"]:
         """Windows in standard deviations."""
+        if self.delays == 1:
+            return (w - self.mean) / self.scale
         return (w - np.tile(self.mean, self.delays)) / np.tile(self.scale, self.delays)
 
     def runs(self, block: int) -> Iterator["Stretch"]:
@@ -196,18 +198,19 @@ def _measured(who: str, arrays: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, 
     count, shift, total, squares, low, high = 0, None, 0.0, 0.0, np.inf, -np.inf
     for i, x in enumerate(arrays):
         for a in range(0, x.shape[0], READ):
-            block = np.asarray(x[a : a + READ], float)
-            bad = ~np.isfinite(block)
-            if bad.any():
-                row, column = np.argwhere(bad)[0].tolist()
+            block = np.array(np.asarray(x[a : a + READ], float).T, order="C")  # long rows are summed many times as fast
+            least, most = block.min(axis=1), block.max(axis=1)  # NaN and inf show in these
+            if not (np.isfinite(least).all() and np.isfinite(most).all()):
+                row, column = np.argwhere(~np.isfinite(block.T))[0].tolist()
                 raise InvalidValue(
-                    f"{who}: trajectory {i + 1}, row {a + row}, column {column + 1} is {block[row, column]}; the series holds NaN or inf. "
+                    f"{who}: trajectory {i + 1}, row {a + row}, column {column + 1} is {block[column, row]}; the series holds NaN or inf. "
                     "Fill or drop these points first."
                 )
-            shift = block.mean(axis=0) if shift is None else shift
-            off = block - shift[None, :]
-            count, total, squares = count + len(block), total + off.sum(axis=0), squares + (off**2).sum(axis=0)
-            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+            shift = block.mean(axis=1) if shift is None else shift
+            block -= shift[:, None]
+            count, total = count + block.shape[1], total + block.sum(axis=1)
+            squares = squares + np.einsum("nt,nt->n", block, block)
+            low, high = np.minimum(low, least), np.maximum(high, most)
     offset = total / count
     scale = np.sqrt(np.maximum(squares / count - offset**2, 0.0))
     largest = np.maximum(np.abs(low), np.abs(high))

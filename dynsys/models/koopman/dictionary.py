@@ -25,7 +25,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from dynsys.errors import InvalidValue
-from dynsys.models.autoregressive import monomials, n_monomials
+from dynsys.models.autoregressive import monomials, n_monomials, recipe
 from dynsys.models.base import check_sizes
 
 Rows = Float[Any, "... V"]
@@ -43,6 +43,10 @@ class AbstractDictionary(eqx.Module):
     @abc.abstractmethod
     def terms(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         """The functions in words, for messages and tables."""
+
+    def columns(self, v: Float[np.ndarray, "V R"]) -> Float[np.ndarray, "F R"]:
+        """The values in NumPy with one row a function, (V, R) -> (F, R): the layout in which long rows are multiplied fast."""
+        return np.asarray(self(v.T)).T
 
     @classmethod
     @abc.abstractmethod
@@ -66,6 +70,13 @@ class Monomials(AbstractDictionary):
     def __call__(self, v: Rows) -> Any:
         """(..., V) -> (..., F), lower degrees first."""
         return monomials(v, self.degree)[..., v.shape[-1] :]
+
+    def columns(self, v: Float[np.ndarray, "V R"]) -> Float[np.ndarray, "F R"]:
+        """(V, R) -> (F, R), each degree from the one below."""
+        made, level, a = np.empty((n_terms(len(v), self.degree), v.shape[1])), v, 0
+        for parents, variables in recipe(len(v), self.degree):
+            a, level = a + len(parents), np.multiply(level[parents], v[variables], out=made[a : a + len(parents)])
+        return made
 
     def terms(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         """Such as 'x²·y'."""

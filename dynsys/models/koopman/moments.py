@@ -19,7 +19,7 @@ from jaxtyping import Float
 from dynsys.errors import InvalidValue
 from dynsys.models.koopman.lifted import windows
 
-BLOCK = 1000  # rows that are lifted at a time: their features stay in the cache
+BLOCK = 2000  # rows that are lifted at a time: their features stay in the cache
 
 Lift = Callable[[np.ndarray], np.ndarray]  # windows (R, V) -> features (R, F)
 Features = Float[np.ndarray, "R F"]

@@ -44,9 +44,14 @@ def times(factor: Pair, y: Float[Array, "... L"]) -> Float[Array, "... L"]:
 
 
 def free_orbit(re: Float[Array, " D"], im: Float[Array, " D"], y: Float[Array, " L"], steps: int) -> Float[Array, "T L"]:
-    """y[1], ..., y[steps] without inputs."""
+    """y[1], ..., y[steps] without inputs.
+
+    The halves of y are swapped by a product with a permutation: XLA's CPU compiler would put a concatenation into the loop over all
+    steps, which then is not vectorised (0.7 ms against 1.0 ms for 32 members with 32 eigenvalues).
+    """
     straight, crossed = _spread_powers(re, im, steps)
-    return straight * y[None, :] + crossed * swapped(y)[None, :]
+    turn = jnp.roll(jnp.eye(y.shape[0], dtype=y.dtype), y.shape[0] // 2, axis=1)
+    return straight * y[None, :] + crossed * jnp.matmul(y, turn, precision=jax.lax.Precision.HIGHEST)[None, :]
 
 
 def _spread_powers(re: Float[Array, " D"], im: Float[Array, " D"], count: int) -> tuple[Float[Array, "T L"], Float[Array, "T L"]]:
