@@ -327,7 +327,8 @@ class _Compiler:
             value = xp.broadcast_to(env.array(inner(env)), full)
             parts = []
             for k, points, length, half, whole in along:
-                factor = xp.asarray(whole if env.waves else half) / _length(env, length) ** order
+                # a copy: JAX keeps what it made of an array it has seen, and a run in float32 would spoil later ones in float64
+                factor = xp.asarray((whole if env.waves else half).copy()) / _length(env, length) ** order
                 parts.append(value * factor if env.waves else xp.fft.irfft(xp.fft.rfft(value, axis=k) * factor, n=points, axis=k))
             return sum(parts[1:], parts[0])
 
@@ -343,7 +344,7 @@ class _Compiler:
         def run(env: Env) -> Any:
             xp = env.xp
             value = xp.broadcast_to(env.array(inner(env)), full)
-            laplacian = sum(xp.real(xp.asarray(factor)) / _length(env, length) ** 2 for factor, length in squares)
+            laplacian = sum(xp.real(xp.asarray(factor.copy())) / _length(env, length) ** 2 for factor, length in squares)
             first = xp.asarray(mean)
             factor = xp.where(first, xp.zeros_like(laplacian), 1.0 / xp.where(first, xp.ones_like(laplacian), laplacian))
             return value * factor if env.waves else xp.real(xp.fft.ifftn(xp.fft.fftn(value, axes=axes) * factor, axes=axes))

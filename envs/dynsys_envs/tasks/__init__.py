@@ -1,0 +1,1 @@
+"""The tasks, one a file; each file has one function that makes the environment."""
