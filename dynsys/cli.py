@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dynsys import commands, koopman_commands, structure_commands
+from dynsys import commands, control_commands, koopman_commands, structure_commands
 from dynsys.commands import (
     Columns,
     Dataset,
@@ -49,6 +49,7 @@ class Kind(StrEnum):
     solvers = "solvers"
     samples = "samples"
     protocols = "protocols"
+    environments = "environments"
 
 
 NoStructure = Annotated[bool, typer.Option("--no-structure", help="Leave regions, fixed points and exponents out of the report.")]
@@ -271,13 +272,17 @@ def report(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """What there is to choose from: models, systems, metrics, solvers, samples, protocols of the benchmark."""
+    """What there is to choose from: models, systems, metrics, solvers, samples, protocols of the benchmark, environments."""
     from dynsys import registry
 
     if kind is Kind.systems:
         from dynsys_datasets.catalogue import names, system
 
         rows = [(name, f"{system(name).kind}, {system(name).dim}-D: {system(name).file.about}") for name in names()]
+    elif kind is Kind.environments:
+        from dynsys.control.collect import environments
+
+        rows = environments()
     elif kind is Kind.protocols:
         from dynsys.benchmark import load_protocol, protocol_names
 
@@ -301,6 +306,8 @@ app.command()(commands.show)
 app.command()(structure_commands.structure)
 app.command()(structure_commands.figures)
 app.command()(koopman_commands.spectrum)
+app.command()(control_commands.control)
+app.command()(control_commands.play)
 app.add_typer(commands.dataset)
 
 

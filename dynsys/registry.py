@@ -1,8 +1,8 @@
 """Names of everything that a user can choose, resolved late.
 
 One table per kind maps a name to "module:attribute". Third parties add theirs through the entry-point groups
-`dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.dictionaries`, `dynsys.metrics` and `dynsys.solvers`; those
-never override a built-in name.
+`dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.dictionaries`, `dynsys.controllers`, `dynsys.costs`,
+`dynsys.metrics` and `dynsys.solvers`; those never override a built-in name. Parts are what models and controllers are wrapped in.
 """
 
 import functools
@@ -100,12 +100,37 @@ DICTIONARIES: dict[str, str] = {
     "joined": "dynsys.models.koopman.dictionary:Joined",
 }
 
+CONTROLLERS: dict[str, str] = {
+    "linear-feedback": "dynsys.control.controller:LinearFeedback",
+    "following": "dynsys.control.controller:Following",
+    "receding-horizon": "dynsys.control.controller:RecedingHorizon",
+}
+
+COSTS: dict[str, str] = {
+    "quadratic": "dynsys.control.cost:Quadratic",
+    "scaled": "dynsys.control.cost:Scaled",
+    "seen": "dynsys.control.task:Seen",
+    "bordered": "dynsys.control.task:Bordered",
+    "over-members": "dynsys.control.members:OverMembers",
+    "learned-reward": "dynsys.control.reward:LearnedReward",
+    "mountain-car": "dynsys.control.known:MountainCarCost",
+    "reacher": "dynsys.control.known:ReacherCost",
+}
+
+PARTS: dict[str, str] = {
+    "side-by-side": "dynsys.control.members:SideBySide",
+    "in-units": "dynsys.control.members:InUnits",
+}
+
 _TABLES = {
     "model": MODELS,
     "observation": OBSERVATIONS,
     "cell": CELLS,
     "flow": FLOWS,
     "dictionary": DICTIONARIES,
+    "controller": CONTROLLERS,
+    "cost": COSTS,
+    "part": PARTS,
     "metric": METRICS,
     "solver": SOLVERS,
 }
@@ -113,7 +138,7 @@ _TABLES = {
 
 @functools.cache
 def table(kind: str) -> dict[str, str]:
-    """All names of a kind ('model', 'observation', 'cell', 'flow', 'dictionary', 'metric', 'solver') with targets, built-in ones first."""
+    """All names of a kind, a key of `_TABLES`, with their targets, built-in ones first."""
     if kind not in _TABLES:
         raise UnknownName("kind", kind, _TABLES)
     found = dict(_TABLES[kind])

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from dynsys.control.small import solve
+
 MOST_TRIED = 3  # inputs up to which all active sets are tried
 NEWTON = 20
 
@@ -34,16 +36,6 @@ def solve_free(H: Float[Array, "K K"], rows: Float[Array, "K M"], free: Bool[Arr
     if H.shape[0] == 1:
         return jnp.where(free[:, None], -rows / H, 0.0)
     return -jnp.where(free[:, None], solve(_masked(H, free), jnp.where(free[:, None], rows, 0.0)), 0.0)
-
-
-def solve(H: Float[Array, "K K"], rows: Float[Array, "K M"]) -> Float[Array, "K M"]:
-    """H^-1 rows, in closed form for two rows: LAPACK calls on tiny matrices cost more than the arithmetic."""
-    if H.shape[0] == 1:
-        return rows / H
-    if H.shape[0] == 2:
-        a, b, c, d = H[0, 0], H[0, 1], H[1, 0], H[1, 1]
-        return jnp.stack([d * rows[0] - b * rows[1], a * rows[1] - c * rows[0]]) / (a * d - b * c)
-    return jnp.linalg.solve(H, rows)
 
 
 def _masked(H: Array, free: Array) -> Array:

@@ -81,28 +81,31 @@ class LinearFeedback(AbstractController):
 
     def act(self, observation: Any, state: Any = ()) -> tuple[Float[np.ndarray, " K"], Any]:
         """The feedback."""
-        off = self._checked(observation) - self.goal
+        off = self._checked(observation) - np.asarray(self.goal)
         for i in self.angles:
             off[i] = np.mod(off[i] + np.pi, 2 * np.pi) - np.pi
-        return np.clip(self.rest - self.K @ off, self.low, self.high), state
+        return np.clip(np.asarray(self.rest) - np.asarray(self.K) @ off, np.asarray(self.low), np.asarray(self.high)), state
 
 
 class Following(AbstractController):
     """Follows a plan on observed states: its inputs with its gains, inside the limits; after its end its last step again."""
 
-    plan: Plan
+    states: Float[Any, "S M"]
+    inputs: Float[Any, "T K"]
+    gains: Float[Any, "T K M"]
     low: Float[Any, " K"]
     high: Float[Any, " K"]
 
     @classmethod
     def of(cls, plan: Plan, *, low: Any = None, high: Any = None) -> "Following":
         """Of a plan whose model observes its whole state."""
-        return cls(plan, *limits(cls.__name__, low, high, plan.inputs.shape[1]))  # pyright: ignore[reportCallIssue]
+        bounds = limits(cls.__name__, low, high, plan.inputs.shape[1])
+        return cls(*(np.asarray(part) for part in (plan.states, plan.inputs, plan.gains, *bounds)))  # pyright: ignore[reportCallIssue]
 
     @property
     def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """M, the states of the plan."""
-        return self.plan.states.shape[1]
+        return self.states.shape[1]
 
     def init(self, key: Array | int = 0) -> int:
         """Step 0."""
@@ -110,8 +113,10 @@ class Following(AbstractController):
 
     def act(self, observation: Any, state: int) -> tuple[Float[np.ndarray, " K"], int]:
         """The plan's input at this step, corrected by its gain."""
-        u = np.asarray(self.plan.act(jnp.asarray(self._checked(observation)), state))
-        return np.clip(u, self.low, self.high), state + 1
+        t = min(state, len(self.inputs) - 1)
+        states, inputs, gains = (np.asarray(part) for part in (self.states, self.inputs, self.gains))
+        u = inputs[t] + gains[t] @ (self._checked(observation) - states[t])
+        return np.clip(u, np.asarray(self.low), np.asarray(self.high)), state + 1
 
 
 class Horizon(eqx.Module):
@@ -126,8 +131,9 @@ class Horizon(eqx.Module):
 class RecedingHorizon(AbstractController):
     """Plans over the next `horizon` steps at every step, and does the first of them.
 
-    The search starts from the last plan, moved on by one step, and from `starts` - 1 random ones, blocks of 5 equal inputs inside the
-    limits; the cheapest plan counts. first: iterations at the first step of an episode, which has no plan to start from.
+    The search starts from the last plan, moved on by one step, and from `starts` - 1 random ones, blocks of `block` equal inputs inside
+    the limits; the cheapest plan counts. first: iterations at the first step of an episode, which has no plan to start from. copies: how
+    many models stand side by side in `model`, each of which is shown the whole observation.
     """
 
     model: AbstractMap
@@ -139,6 +145,8 @@ class RecedingHorizon(AbstractController):
     first: int = eqx.field(static=True)
     starts: int = eqx.field(static=True)
     single: bool = eqx.field(static=True)
+    block: int = eqx.field(static=True, default=5)
+    copies: int = eqx.field(static=True, default=1)
 
     @classmethod
     def of(
@@ -152,6 +160,8 @@ class RecedingHorizon(AbstractController):
         iterations: int = 2,
         first: int = 10,
         starts: int = 3,
+        block: int = 5,
+        copies: int = 1,
         precision: str = "float32",
     ) -> "RecedingHorizon":
         """Of a model with inputs and a cost of what it observes. low, high: finite limits of the inputs, between which starts are drawn.
@@ -159,13 +169,14 @@ class RecedingHorizon(AbstractController):
         Raises InvalidValue for limits that are not finite or counts below 1.
         """
         who = cls.__name__
-        if min(horizon, iterations, first, starts) < 1 or precision not in ("float32", "float64"):
-            raise InvalidValue(f"{who}: horizon, iterations, first and starts must be at least 1, and precision float32 or float64.")
+        if min(horizon, iterations, first, starts, block, copies) < 1 or precision not in ("float32", "float64"):
+            raise InvalidValue(f"{who}: horizon, iterations, first, starts, block must be at least 1, and precision float32 or float64.")
         with x64():
             bounds = limits(who, low, high, model.n_inputs)
             if not all(bool(jnp.all(jnp.isfinite(limit))) for limit in bounds):
                 raise InvalidValue(f"{who}: low and high must be finite, got {low} and {high}: random starts are drawn between them.")
-            whole = cls(doubled(model), doubled(cost), *bounds, horizon, iterations, first, starts, precision == "float32")  # pyright: ignore[reportCallIssue]
+            counts = (horizon, iterations, first, starts, precision == "float32", block, copies)
+            whole = cls(doubled(model), doubled(cost), *bounds, *counts)  # pyright: ignore[reportCallIssue]
             if precision == "float32":
                 whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, whole)
             return whole
@@ -173,7 +184,7 @@ class RecedingHorizon(AbstractController):
     @property
     def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """N, as the model has it."""
-        return self.model.n_obs
+        return self.model.n_obs // self.copies
 
     def init(self, key: Array | int = 0) -> Horizon:
         """No plan yet."""
@@ -185,7 +196,7 @@ class RecedingHorizon(AbstractController):
     def act(self, observation: Any, state: Horizon) -> tuple[Float[np.ndarray, " K"], Horizon]:
         """The first input of a new plan."""
         with x64(not self.single):
-            x = jnp.asarray(self._checked(observation), self.low.dtype)
+            x = jnp.asarray(np.tile(self._checked(observation), self.copies), self.low.dtype)
             key, now = jr.split(state.key)
             u, inputs, z = _decide(self, x, state.inputs, state.z, now, state.begun)
             return np.asarray(u, float), Horizon(inputs, z, key, True)  # pyright: ignore[reportCallIssue]
@@ -194,11 +205,11 @@ class RecedingHorizon(AbstractController):
 @eqx.filter_jit
 def _decide(controller: RecedingHorizon, x: Array, planned: Array, z: Array, key: Any, begun: bool) -> tuple[Array, Array, Array]:
     """The input, the plan that will start the next search, and the model's state at the next step."""
-    model, low, high = controller.model, controller.low, controller.high
+    model, low, high = controller.model.prepared(), controller.low, controller.high
     z = model.correct(z, x) if begun else model.lift(x)
     T, K = planned.shape
-    blocks = jr.uniform(key, (controller.starts - 1, -(-T // 5), K), low.dtype, minval=low, maxval=high)
-    guesses = jnp.concatenate([planned[None], jnp.repeat(blocks, 5, axis=1)[:, :T]])
+    blocks = jr.uniform(key, (controller.starts - 1, -(-T // controller.block), K), low.dtype, minval=low, maxval=high)
+    guesses = jnp.concatenate([planned[None], jnp.repeat(blocks, controller.block, axis=1)[:, :T]])
     search = Search(iterations=controller.iterations if begun else controller.first, step_sizes=FEW_STEPS, mu=1e-6, factor=2.0, on="states")  # pyright: ignore[reportCallIssue]
     found = jax.vmap(lambda us: search_from(model, controller.cost, z, us, low, high, search))(guesses)
     best = jnp.argmin(jnp.where(jnp.isfinite(found.cost), found.cost, jnp.inf))

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynsys.errors import InvalidValue
+from dynsys.precision import x64
 
 
 class AbstractCost(eqx.Module):
@@ -59,6 +60,12 @@ class Quadratic(AbstractCost):
         if any(not 0 <= i < n for i in angles):
             raise InvalidValue(f"Quadratic: angles must be numbers of components below {n}, got {angles}.")
         return cls(*(jnp.asarray(x) for x in (Q, R, F, C, goal, rest)), tuple(angles))  # pyright: ignore[reportCallIssue]
+
+    def weighted(self, *, states: float = 1.0, inputs: float = 1.0, end: float = 1.0) -> "Quadratic":
+        """The same cost with Q, R and F times these numbers (C times the root of the first two); an easier one to begin with."""
+        with x64():  # so that float64 weights stay so
+            Q, R, F, C = states * self.Q, inputs * self.R, end * self.F, (states * inputs) ** 0.5 * self.C
+        return Quadratic(Q, R, F, C, self.goal, self.rest, self.angles)  # pyright: ignore[reportCallIssue]
 
     def _off(self, x: Float[Array, " N"]) -> Float[Array, " N"]:
         off = x - self.goal

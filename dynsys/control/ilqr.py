@@ -4,7 +4,7 @@
     backwards  Q_x = l_x + A'V_x,   Q_xx = l_xx + A'V_xx A (+ V_x . f_xx),   and so for u
                k = argmin over low - u <= k <= high - u of 1/2 k'Q_uu k + Q_u'k,   K = -Q_uu^-1 Q_ux on the inputs that are free
                V_x = Q_x + K'Q_uu k + K'Q_u + Q_ux'k,   V_xx = Q_xx + K'Q_uu K + K'Q_ux + Q_ux'K
-    forwards   u <- clip(u + alpha k + K (z - z_old)), all step sizes alpha in one batched rollout, the first that pays is taken
+    forwards   u <- clip(u + alpha k + K (z - z_old)), the first alpha of the step sizes that pays
 
 Without the terms in f_xx it is iLQR (Gauss-Newton), with them DDP (`second_order`). mu is added to Q_uu ("inputs") or to V_xx of the next
 step ("states") where the gains are computed, and nowhere else: the value function is that of the gains used, so cross terms stay right.
@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from dynsys.control.boxqp import box_step, solve_free
 from dynsys.control.cost import AbstractCost
 from dynsys.control.plan import Plan
+from dynsys.control.small import applied, positive, product
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
@@ -36,7 +37,8 @@ MU_LEAST, MU_MOST = 1e-6, 1e10
 class Search(eqx.Module):
     """How to search. `mu`: the first regularisation, `factor` by which it changes, `on` what it acts ("inputs" or "states").
 
-    tolerance: relative gain below which the search has converged. step_sizes: tried in one batch, in falling order.
+    tolerance: relative gain below which the search has converged. step_sizes: in falling order, of which the first that pays is taken;
+    tried one after another until then, or all in one batched rollout (`at_once`, for an accelerator). The plan is the same.
     """
 
     iterations: int = eqx.field(static=True, default=200)
@@ -46,6 +48,7 @@ class Search(eqx.Module):
     on: str = eqx.field(static=True, default="inputs")
     tolerance: float = 1e-8
     step_sizes: tuple[float, ...] = eqx.field(static=True, default=STEP_SIZES)
+    at_once: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.on not in ("inputs", "states"):
@@ -143,16 +146,15 @@ def search_from(model: AbstractMap, cost: AbstractCost, z: Array, us: Array, low
 
     def improve(now: Solution) -> Solution:
         k, gains, gain_1, gain_2, sound = backward(model, cost, now.states, now.inputs, low, high, now.mu, search)
-
-        def run(alpha: Array) -> tuple[Array, Array, Array]:
-            zs, us = followed(model, now.states, now.inputs, alpha * k, gains, low, high)
-            return zs, us, total(model, cost, zs, us)
-
-        tried_z, tried_u, costs = jax.vmap(run)(sizes)
         expected = -(sizes * gain_1 + 0.5 * sizes**2 * gain_2)
-        pays = (now.cost - costs > PAYS * jnp.maximum(expected, 0.0)) & jnp.isfinite(costs) & sound
-        took, at = jnp.any(pays), jnp.argmax(pays)
-        reduction = now.cost - costs[at]
+
+        def run(alpha: Array, expected: Array) -> tuple[Array, Array, Array, Array]:
+            zs, us = followed(model, now.states, now.inputs, alpha * k, gains, low, high)
+            value = total(model, cost, zs, us)
+            return zs, us, value, (now.cost - value > PAYS * jnp.maximum(expected, 0.0)) & jnp.isfinite(value) & sound
+
+        tried_z, tried_u, value, took = first_that_pays(run, sizes, expected, sound, search.at_once)
+        reduction = now.cost - value
         nothing_left = sound & (expected[0] <= search.tolerance * (1.0 + jnp.abs(now.cost)))
         small = took & (reduction <= search.tolerance * (1.0 + jnp.abs(now.cost))) & (now.mu <= MU_LEAST)
         lower = jnp.where(now.mu / search.factor < MU_LEAST, 0.0, now.mu / search.factor)
@@ -162,10 +164,10 @@ def search_from(model: AbstractMap, cost: AbstractCost, z: Array, us: Array, low
             return jnp.where(took, new, old)
 
         return Solution(
-            states=keep(tried_z[at], now.states),
-            inputs=keep(tried_u[at], now.inputs),
+            states=keep(tried_z, now.states),
+            inputs=keep(tried_u, now.inputs),
             gains=jnp.where(took | nothing_left, gains, now.gains),
-            cost=keep(costs[at], now.cost),
+            cost=keep(value, now.cost),
             mu=mu,
             iterations=now.iterations + 1,
             converged=nothing_left | small,
@@ -173,6 +175,24 @@ def search_from(model: AbstractMap, cost: AbstractCost, z: Array, us: Array, low
         )  # pyright: ignore[reportCallIssue]
 
     return jax.lax.while_loop(going, improve, first)
+
+
+def first_that_pays(run: Any, sizes: Array, expected: Array, worth: Array, at_once: bool) -> tuple[Array, Array, Array, Array]:
+    """What run(size, expected) gives, (..., whether it pays), for the first size that pays; for the last one if none does."""
+    if at_once:
+        tried = jax.vmap(run)(sizes, expected)
+        at = jnp.where(jnp.any(tried[3]), jnp.argmax(tried[3]), len(sizes) - 1)
+        return jax.tree.map(lambda leaf: leaf[at], tried)
+
+    def more(state: Any) -> Any:
+        i, _ = state
+        return i + 1, run(sizes[i], expected[i])
+
+    def wanted(state: Any) -> Array:
+        i, tried = state
+        return worth & ~tried[3] & (i < len(sizes))
+
+    return jax.lax.while_loop(wanted, more, (1, run(sizes[0], expected[0])))[1]
 
 
 def backward(
@@ -196,41 +216,29 @@ def backward(
     l1, l2 = jax.vmap(jax.grad(stage))(joint, ts), jax.vmap(jax.hessian(stage))(joint, ts)
     curved = jax.vmap(jax.jacfwd(jax.jacfwd(step)))(joint) if search.second_order else jnp.zeros((us.shape[0], 0))
     V1, V2 = jax.grad(final)(zs[-1]), jax.hessian(final)(zs[-1])
-    eye_u, eye_z = jnp.eye(K, dtype=zs.dtype), jnp.eye(M, dtype=zs.dtype)
+    eye = jnp.eye(K, dtype=zs.dtype)
 
     def back(carry: Any, now: Any) -> Any:
-        V1, V2, g1, g2, sound = carry
+        V1, V2 = carry
         F, l1, l2, curved, u = now
-        Q1, Q2 = l1 + F.T @ V1, l2 + F.T @ V2 @ F
+        Q1, Q2 = l1 + applied(F.T, V1), l2 + product(F.T, product(V2, F))
         if search.second_order:
             Q2 = Q2 + jnp.tensordot(V1, curved, axes=1)
         Qu, Quu, Qux = Q1[M:], Q2[M:, M:], Q2[M:, :M]
         if search.on == "inputs":
-            H, rows = Quu + mu * eye_u, Qux
+            H, rows = Quu + mu * eye, Qux
         else:
             B = F[:, M:]
-            H, rows = Quu + mu * (B.T @ B), Qux + mu * (B.T @ F[:, :M] @ eye_z)
+            H, rows = Quu + mu * product(B.T, B), Qux + mu * product(B.T, F[:, :M])
         k, free = box_step(H, Qu, low - u, high - u)
         gain = solve_free(H, rows, free)
-        g1, g2 = g1 + k @ Qu, g2 + k @ Quu @ k
-        V1 = Q1[:M] + gain.T @ (Quu @ k + Qu) + Qux.T @ k
-        V2 = Q2[:M, :M] + gain.T @ Quu @ gain + gain.T @ Qux + Qux.T @ gain
-        sound = sound & positive(H) & jnp.all(jnp.isfinite(k))
-        return (V1, 0.5 * (V2 + V2.T), g1, g2, sound), (k, gain)
+        V1 = Q1[:M] + applied(gain.T, applied(Quu, k) + Qu) + applied(Qux.T, k)
+        V2 = Q2[:M, :M] + product(gain.T, product(Quu, gain) + Qux) + product(Qux.T, gain)
+        return (V1, 0.5 * (V2 + V2.T)), (k, gain, Qu, Quu, H)
 
-    zero = jnp.zeros((), zs.dtype)
-    start = (V1, V2, zero, zero, jnp.asarray(True))
-    (_, _, g1, g2, sound), (k, gains) = jax.lax.scan(back, start, (F, l1, l2, curved, us), reverse=True)
-    return k, gains, g1, g2, sound
-
-
-def positive(H: Float[Array, "K K"]) -> Bool[Array, ""]:
-    """Whether H is positive definite."""
-    if H.shape[0] == 1:
-        return H[0, 0] > 0
-    if H.shape[0] == 2:
-        return (H[0, 0] > 0) & (H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0] > 0)
-    return jnp.linalg.eigvalsh(H)[0] > 0
+    _, (k, gains, Qu, Quu, H) = jax.lax.scan(back, (V1, V2), (F, l1, l2, curved, us), reverse=True)
+    g1, g2 = jnp.sum(k * Qu), jnp.sum(k[:, :, None] * Quu * k[:, None, :])
+    return k, gains, g1, g2, jnp.all(jax.vmap(positive)(H)) & jnp.all(jnp.isfinite(k))
 
 
 def trajectory(model: AbstractMap, z: Array, us: Array) -> Float[Array, "S M"]:
@@ -248,7 +256,7 @@ def followed(model: AbstractMap, zs: Array, us: Array, k: Array, gains: Array, l
 
     def advance(z: Array, now: Any) -> Any:
         old, u, k, gain = now
-        u = jnp.clip(u + k + gain @ (z - old), low, high)
+        u = jnp.clip(u + k + applied(gain, z - old), low, high)
         after = model.step(z, u)
         return after, (after, u)
 

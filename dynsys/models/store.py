@@ -21,14 +21,30 @@ from dynsys.dynamics import AbstractMap
 from dynsys.errors import DataError, DynsysError, UnknownName
 from dynsys.precision import x64
 
+Module = typing.TypeVar("Module", bound=eqx.Module)
 LARGEST = 2**32  # bytes of one array
+UNLIMITED = ("low", "high")  # limits may be infinite: there is none
 _PLAIN = (bool, int, float, str, type(None))
-_KINDS = ("model", "observation", "cell", "flow", "dictionary")
+_KINDS = ("model", "observation", "cell", "flow", "dictionary", "controller", "cost", "part")
 
 
 def write_model(group: Any, model: AbstractMap) -> None:
     """Write a registered model into an empty HDF5 group. Raises DataError for a model whose class is not registered."""
     _write(group, model)
+
+
+def write_module(group: Any, module: eqx.Module) -> None:
+    """Write any registered module, such as a controller, into an empty HDF5 group; raises as `write_model`."""
+    _write(group, module)
+
+
+def read_module(group: Any, where: str, kind: type[Module]) -> Module:
+    """The module of an HDF5 group that `write_module` wrote; raises as `read_model`, and DataError if it is no `kind`."""
+    with x64():
+        found = _read(group, where)
+    if not isinstance(found, kind):
+        raise DataError(f"{where}: holds a {type(found).__name__}, not a {kind.__name__.removeprefix('Abstract').lower()}.")
+    return found
 
 
 def read_model(group: Any, where: str) -> AbstractMap:
@@ -79,6 +95,8 @@ def _write(group: Any, module: eqx.Module) -> None:
         value = getattr(module, field.name)
         if isinstance(value, eqx.Module):
             _write(group.create_group(field.name), value)
+        elif isinstance(value, tuple) and all(isinstance(item, _PLAIN) for item in value):
+            plain[field.name] = list(value)
         elif isinstance(value, tuple):
             _write_tuple(group.create_group(field.name), value, f"{type(module).__name__}.{field.name}")
         elif isinstance(value, _PLAIN):
@@ -137,7 +155,7 @@ def _member(item: Any, name: str, where: str) -> Any:
 def _read(group: Any, where: str) -> Any:
     try:
         kind, name = json.loads(read_text(group, "class"))
-        values = dict(json.loads(read_text(group, "fields")))
+        values = {name: _tupled(value) for name, value in dict(json.loads(read_text(group, "fields"))).items()}
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{where}: not a model file of dynsys ({error}). Model files are written by Reconstruction.save.") from None
     if kind not in _KINDS or name not in registry.names(kind):
@@ -165,6 +183,11 @@ def _read(group: Any, where: str) -> Any:
         raise DataError(f"{where}: a {name} can't be made of these arrays ({str(error).splitlines()[0]}).") from None
 
 
+def _tupled(value: Any) -> Any:
+    """JSON has lists for tuples."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
 def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)
@@ -183,6 +206,7 @@ def _array(dataset: Any, name: str, where: str) -> Any:
     if dataset.dtype.kind not in "fiub":
         raise DataError(f"{where}: array {name!r} holds {dataset.dtype}, not numbers.")
     values = dataset[()]
-    if not np.all(np.isfinite(values)):
+    unlimited = name in UNLIMITED and not np.any(np.isnan(values))
+    if not np.all(np.isfinite(values)) and not unlimited:
         raise DataError(f"{where}: array {name!r} holds NaN or inf; this model can't be run. Train it again.")
     return jnp.asarray(values)

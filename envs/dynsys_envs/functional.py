@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dynsys.control.cost import AbstractCost, Quadratic
+from dynsys.control.task import Bordered, Seen, Task
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import InvalidValue
 
@@ -206,6 +207,20 @@ class Regulation(AbstractEnvironment):
     def cost(self) -> AbstractCost:
         """c, with the last state weighted like any other."""
         return Quadratic.of(list(self.Q), list(self.R), goal=list(self.goal), rest=list(self.rest), angles=self.angles)
+
+
+def known_task(environment: AbstractEnvironment) -> Task:
+    """What is known of a task: the cost of observations and which of them are angles; nothing where a part of the state is hidden."""
+    if not isinstance(environment, Regulation) or environment.hidden:
+        return Task()
+    cost: AbstractCost = environment.cost()
+    goal, box = np.asarray(environment.goal), np.asarray(environment.box)
+    if np.isfinite(box).any():
+        cost = Bordered.of(cost, goal - box, goal + box, weight=float(environment.max_steps))
+    if not environment.angles:
+        return Task(cost)
+    firsts = [i + sum(j < i for j in environment.angles) for i in environment.angles]
+    return Task(Seen(cost, environment.angles), ";".join(f"{i},{i + 1}" for i in firsts))  # pyright: ignore[reportCallIssue]
 
 
 def in_precision(environment: AbstractEnvironment, dtype: Any) -> AbstractEnvironment:

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from dynsys.control.task import Task
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
-from dynsys_envs.functional import AbstractEnvironment, in_precision
+from dynsys_envs.functional import AbstractEnvironment, in_precision, known_task
 from dynsys_envs.registry import task as make_task
 
 KEPT = 64  # compiled programs
@@ -88,6 +89,10 @@ class Environment(gymnasium.Env[np.ndarray, np.ndarray]):
             self._history[1].append(np.clip(u, self.task.low, self.task.high))
         late = self.max_steps > 0 and self._steps >= self.max_steps
         return seen, float(reward), bool(over), late, {"state": after.copy()}
+
+    def known_task(self) -> Task:
+        """The cost of what the agent sees, for planners on a learned model; unknown where a part of the state is hidden."""
+        return known_task(self.task)
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The present frame (400, 400, 3), uint8; None, with a warning, without render_mode="rgb_array"."""

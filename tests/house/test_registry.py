@@ -16,6 +16,9 @@ PAGES = {
     "cell": "irregular.md",
     "flow": "neural_ode.md",
     "dictionary": "koopman.md",
+    "controller": "control.md",
+    "cost": "control.md",
+    "part": "control.md",
 }
 KINDS = tuple(registry._TABLES)  # a new kind fails below until it has a page
 
