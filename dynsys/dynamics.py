@@ -213,6 +213,11 @@ def runge_kutta_4(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: Any) -> Any:
     return z + dt / 6 * (a + 2 * b + 2 * c + d)
 
 
+def euler(flow: AbstractFlow, t: Any, z: Any, u: Any, dt: Any) -> Any:
+    """One step of Euler's method, of order one."""
+    return z + dt * flow.field(t, z, u)
+
+
 class Discretized(AbstractTimed):
     """A flow as a map: `substeps` steps of a fixed-step method over one sampling interval dt (or `gap` of them); all states are observed.
 

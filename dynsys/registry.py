@@ -104,6 +104,9 @@ CONTROLLERS: dict[str, str] = {
     "linear-feedback": "dynsys.control.controller:LinearFeedback",
     "following": "dynsys.control.controller:Following",
     "receding-horizon": "dynsys.control.controller:RecedingHorizon",
+    "mpc": "dynsys.control.mpc:MPC",
+    "sdre": "dynsys.control.sdre:SDRE",
+    "lipschitz-policy": "dynsys.control.imitation:LipschitzPolicy",
 }
 
 COSTS: dict[str, str] = {
@@ -120,6 +123,9 @@ COSTS: dict[str, str] = {
 PARTS: dict[str, str] = {
     "side-by-side": "dynsys.control.members:SideBySide",
     "in-units": "dynsys.control.members:InUnits",
+    "constraints": "dynsys.control.constraints:Constraints",
+    "on-segment": "dynsys.control.sdre:OnSegment",
+    "learned-factors": "dynsys.control.factored:Learned",
 }
 
 _TABLES = {

@@ -53,7 +53,8 @@ def learn_locally(
         folder.begin(fingerprint(settings), to_toml(settings), overwrite=overwrite)
     horizon = local.horizon or min(LONGEST, session_length(env))
     rollouts = Rollouts(session, settings.seed, horizon, progress or (lambda told: None), local.iterations * (local.rollouts + 4) * horizon)
-    search = LocalSearch(iterations=local.iterations, rollouts=local.rollouts, sigma=local.sigma * float(np.min(session.high - session.low)))
+    sigma = local.sigma * float(np.min(session.high - session.low))
+    search = LocalSearch(iterations=local.iterations, rollouts=local.rollouts, sigma=sigma, estimator=local.estimator)
     guess = np.random.default_rng(settings.seed).normal(size=(horizon, len(session.low)))
     guess = 0.5 * (session.low + session.high) + 0.01 * (session.high - session.low) * guess
     found = local_ilqr_rig(

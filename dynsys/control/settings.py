@@ -71,13 +71,15 @@ class PlannerSettings:
 class LocalSettings:
     """Learned locally-linear iLQR: see dynsys.control.local_linear. horizon: steps of a plan; 0: the episode's length, at most 200.
 
-    rollouts: perturbed ones an iteration. sigma: size of the perturbations, as a share of the inputs' range.
+    rollouts: perturbed ones an iteration. sigma: size of the perturbations, as a share of the inputs' range. estimator: "transitions"
+    wants few rollouts and observations that are the whole state, nearly without noise; "least-squares" is the paper's.
     """
 
     iterations: int = 50
     horizon: int = 0
-    rollouts: int = 20
+    rollouts: int = 12
     sigma: float = 0.01
+    estimator: Literal["transitions", "least-squares", "correlation"] = "transitions"
 
     def __post_init__(self):
         if self.iterations < 1 or self.horizon < 0 or self.rollouts < 2 or not 0 < self.sigma < 1:

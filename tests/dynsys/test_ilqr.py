@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from dynsys.control import small
 from dynsys.control.augmented import constrained_ilqr
 from dynsys.control.boxqp import _newton, box_step
 from dynsys.control.cost import Function, Quadratic
-from dynsys.control.ilqr import Search, backward, ilqr, ilqr_starts, limits, total, trajectory
+from dynsys.control.ilqr import Search, backward, first_that_pays, ilqr, ilqr_starts, limits, total, trajectory
 from dynsys.control.lqr import finite_lqr
 from dynsys.dynamics import Discretized
 from dynsys.errors import InvalidValue
@@ -101,6 +102,7 @@ def test_an_infeasible_constraint_is_a_status():
 @pytest.mark.parametrize("K", [1, 2, 3, 5])
 def test_a_box_step_is_the_best_of_all_active_sets(K):
     rng = np.random.default_rng(K)
+    step, newton = jax.jit(box_step), jax.jit(_newton)
     for _ in range(20):
         root = rng.normal(size=(K, K))
         H, g = root @ root.T + 0.1 * np.eye(K), 3 * rng.normal(size=K)
@@ -114,11 +116,11 @@ def test_a_box_step_is_the_best_of_all_active_sets(K):
                 v[free] = np.linalg.solve(H[np.ix_(free, free)], -(g + H @ v)[free])
             if np.all(v >= low - 1e-12) and np.all(v <= high + 1e-12) and 0.5 * v @ H @ v + g @ v < best:
                 best, at = 0.5 * v @ H @ v + g @ v, v
-        found, free = box_step(*(jnp.asarray(a) for a in (H, g, low, high)))
+        found, free = step(*(jnp.asarray(a) for a in (H, g, low, high)))
         assert_allclose(found, at, atol=1e-8)
         inside = (np.asarray(found) > low + 1e-7) & (np.asarray(found) < high - 1e-7)
         assert np.array_equal(np.asarray(free), inside)
-        assert_allclose(_newton(*(jnp.asarray(a) for a in (H, g, low, high)))[0], at, atol=1e-8)
+        assert_allclose(newton(*(jnp.asarray(a) for a in (H, g, low, high)))[0], at, atol=1e-8)
 
 
 @pytest.mark.parametrize("second_order", [False, True])
@@ -165,6 +167,46 @@ def test_many_starts_give_the_best_of_single_ones():
     singles = [ilqr(model, cost, [np.pi, 0.0], u, low=-2.0, high=2.0, search=Search(iterations=20)).cost for u in guesses]
     assert_allclose(costs, singles, rtol=1e-6)  # 20 iterations of a chaotic search: rounding grows a little
     assert best.cost == costs.min()
+
+
+def test_step_sizes_tried_at_once_or_in_turn_give_the_same_plan():
+    """With steps that have to be shortened: a full one would leave the first trajectory far behind."""
+    model = Discretized(Pendulum(), 0.05)  # pyright: ignore[reportCallIssue]
+    cost = Quadratic.of([1.0, 0.1], [0.01], [1000.0, 100.0])
+    guess = 0.1 * np.random.default_rng(0).normal(size=(60, 1))
+    plans = [
+        ilqr(model, cost, [np.pi, 0.0], guess, low=-2.0, high=2.0, search=Search(iterations=6, at_once=at_once))
+        for at_once in (False, True)
+    ]
+    assert_allclose(plans[0].inputs, plans[1].inputs, atol=1e-8)  # six iterations let rounding grow a little
+    assert_allclose(plans[0].cost, plans[1].cost, rtol=1e-9)
+    full = ilqr(model, cost, [np.pi, 0.0], guess, low=-2.0, high=2.0, search=Search(iterations=6, step_sizes=(1.0,)))
+    assert abs(full.cost - plans[0].cost) > 1e-3 * full.cost
+
+
+def test_the_first_step_size_that_pays_is_taken():
+    sizes, expected = jnp.array([1.0, 0.5, 0.25, 0.1]), jnp.zeros(4)
+
+    def run(alpha, expected, most):
+        return alpha, -alpha, 2 * alpha, alpha <= most
+
+    for at_once in (False, True):
+        for most, taken in ((2.0, 1.0), (0.3, 0.25), (0.01, 0.1)):
+            found = first_that_pays(lambda a, e, m=most: run(a, e, m), sizes, expected, jnp.asarray(True), at_once)
+            assert float(found[0]) == taken
+            assert bool(found[3]) == (most > 0.05)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+def test_small_matrices_multiply_as_large_ones_do(n):
+    rng = np.random.default_rng(n)
+    A, B, b = rng.normal(size=(n, n + 1)), rng.normal(size=(n + 1, n)), rng.normal(size=n + 1)
+    assert_allclose(small.product(jnp.asarray(A), jnp.asarray(B)), A @ B, atol=1e-12)
+    assert_allclose(small.applied(jnp.asarray(A), jnp.asarray(b)), A @ b, atol=1e-12)
+    H = A @ A.T
+    assert_allclose(H @ small.solve(jnp.asarray(H), jnp.asarray(A)), A, atol=1e-8)
+    assert bool(small.positive(jnp.asarray(H)))
+    assert not bool(small.positive(jnp.asarray(H - 1.001 * np.linalg.eigvalsh(H)[0] * np.eye(n))))
 
 
 def test_angles_are_compared_around_the_circle():

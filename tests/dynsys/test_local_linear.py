@@ -86,7 +86,7 @@ def j(*arrays):
     return [jnp.asarray(a) for a in arrays]
 
 
-@pytest.mark.parametrize(("M", "K"), [(2, 1), (3, 2), (4, 1), (1, 2)])
+@pytest.mark.parametrize(("M", "K"), [(2, 1), (3, 2)])
 @pytest.mark.parametrize(("estimate", "N"), [(markov_least_squares, 30), (markov_transitions, 9)])
 def test_markov_parameters_of_a_linear_system_are_exact(estimate, N, M, K):
     A, B, gains = time_varying(0, M, K)

@@ -318,3 +318,13 @@ def test_a_bilinear_model_is_refused():
     model = EDMD.from_series(series, inputs=inputs, dictionary=Monomials(2), ridge=1e-8, bilinear=True)
     with pytest.raises(InvalidValue, match="not linear in state and input"):
         MPC.lifted(eqx.tree_at(lambda m: m.N, model, np.ones_like(model.N)), Q, R)
+
+
+def test_a_controller_from_a_file_acts_as_the_one_that_was_written(tmp_path):
+    from dynsys.control.store import load_controller, save_controller
+
+    A, B = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.005], [0.1]])
+    mpc = MPC.of(A, B, np.eye(2), np.eye(1), Constraints.of(2, 1, low=-1.0, high=1.0, x_high=[np.inf, 0.5]), horizon=10)
+    save_controller(mpc, tmp_path / "mpc.h5")
+    again, x = load_controller(tmp_path / "mpc.h5"), np.array([1.0, 0.2])
+    assert np.array_equal(again.act(x, again.init())[0], mpc.act(x, mpc.init())[0])
