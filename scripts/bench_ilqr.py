@@ -11,12 +11,15 @@ times the best known. Ways: "reach" and "cost" are `ilqr_through` (easier weight
 `ilqr` on the problem itself. Rival: a textbook Gauss-Newton iLQR in JAX, compiled whole, inputs squashed by tanh, backtracking line search
 and Levenberg's regularisation, in float32 and float64; its cost charges v, where u = tanh(v), as is usual with such planners, or u. Its J
 is that of the problem above. ms: median and largest over the starts, one solve at a time, compiled before, conversion of the result
-included. `--toy` makes everything small. One JSON row a case.
+included; cpu_ms: processor time a solve. XLA runs loops of more than 1 KiB a step piece by piece; the environment variable
+XLA_FLAGS=--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536 has it compile them whole. `--toy` makes everything
+small. One JSON row a case.
 """
 
 import argparse
 import functools
 import json
+import os
 import platform
 import statistics
 import time
@@ -252,6 +255,8 @@ def _row(name: str, way: str, precision: str, scale: float, draws: Any, plan: An
         "ms_least": round(min(ms), 2),
         "cpu_ms": round(busy, 2),
         "first_call_s": round(first, 2),
+        "largest_input": max(float(np.max(np.abs(us))) for us in ends),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": f"{jax.default_backend()} {platform.machine()}",
     }
 

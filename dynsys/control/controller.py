@@ -210,7 +210,14 @@ def _decide(controller: RecedingHorizon, x: Array, planned: Array, z: Array, key
     T, K = planned.shape
     blocks = jr.uniform(key, (controller.starts - 1, -(-T // controller.block), K), low.dtype, minval=low, maxval=high)
     guesses = jnp.concatenate([planned[None], jnp.repeat(blocks, controller.block, axis=1)[:, :T]])
-    search = Search(iterations=controller.iterations if begun else controller.first, step_sizes=FEW_STEPS, mu=1e-6, factor=2.0, on="states")  # pyright: ignore[reportCallIssue]
+    search = Search(
+        iterations=controller.iterations if begun else controller.first,
+        step_sizes=FEW_STEPS,
+        at_once=True,
+        mu=1e-6,
+        factor=2.0,
+        on="states",
+    )  # pyright: ignore[reportCallIssue]
     found = jax.vmap(lambda us: search_from(model, controller.cost, z, us, low, high, search))(guesses)
     best = jnp.argmin(jnp.where(jnp.isfinite(found.cost), found.cost, jnp.inf))
     inputs = found.inputs[best]

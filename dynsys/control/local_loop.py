@@ -1,7 +1,7 @@
 """`dynsys control --method local-ilqr`: learned locally-linear iLQR in an environment, from one start; no model is learned.
 
-Every rollout begins with env.reset(seed=settings.seed). The plan and its gains become a controller that follows it; it is for that start and
-for what the gains reach around it, and for as many steps as were planned. The first of the episodes played at the end has that start.
+Every rollout begins with env.reset(seed=settings.seed). The plan and its gains become a controller that follows it; it is for that start
+and for what the gains reach around it, and for as many steps as were planned. The first of the episodes played at the end has that start.
 """
 
 from collections.abc import Callable
