@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dynsys import commands, control_commands, koopman_commands, structure_commands
+from dynsys import certify_commands, commands, control_commands, koopman_commands, structure_commands
 from dynsys.commands import (
     Columns,
     Dataset,
@@ -308,6 +308,8 @@ app.command()(structure_commands.figures)
 app.command()(koopman_commands.spectrum)
 app.command()(control_commands.control)
 app.command()(control_commands.play)
+app.command()(certify_commands.certify)
+app.command()(certify_commands.verify)
 app.add_typer(commands.dataset)
 
 

@@ -17,7 +17,7 @@ import typer
 from dynsys_datasets.errors import DataError, InvalidValue
 
 Env = Annotated[str, typer.Argument(help="A Gymnasium id, such as Pendulum-v1 or dynsys/CartPoleSwingUp-v0. dynsys list environments.")]
-Record = Annotated[Path | None, typer.Option(help="Write the first episode as an animated GIF.")]
+Record = Annotated[Path | None, typer.Option(help="Write an episode as an animated GIF: play the first one, control one more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -35,7 +35,10 @@ def control(
         Method | None, typer.Option(help="model: plan on a learned model (default); local-ilqr: descend along rollouts of the system.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The model that is learned. Default: random-features. See dynsys list models.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Environment steps to learn from. Default: 1000.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Environment steps to learn from, the random ones included. Default: 1000. local-ilqr does not count."),
+    ] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes played at the end, not learned from. Default: 10.")] = None,
     seed: Annotated[int | None, typer.Option(help="Where all random numbers begin.")] = None,
     config: Annotated[Path | None, typer.Option(help="A settings file, such as the config.toml of another run.")] = None,
@@ -62,6 +65,7 @@ def control(
     changes = [f"{name}={value}" for name, value in asked.items() if value is not None]
     base = ControlSettings() if config is None else read_config(ControlSettings, config)
     settings = with_settings(base, [f'environment.id="{env}"', *changes, *(set or [])])
+    _see_here(env)
     world = make_environment(env, settings.environment.options, render_mode=None)
     console = _console(quiet)
     if record is not None:
@@ -71,6 +75,7 @@ def control(
         from dynsys.control.local_loop import learn_locally as learn
     else:
         learn = learn_to_control
+    already = _episodes_in(out)
     try:
         with _told(console) as tell:
             found = learn(world, settings, out=out, overwrite=overwrite, progress=tell)
@@ -81,6 +86,7 @@ def control(
         world.close()
     if found.played is not None:
         _print_played(console, found.played)
+    _warn(console, found, already)
     if not no_report:
         from dynsys.report.control_page import write_control_report
 
@@ -115,6 +121,7 @@ def play(
     if not path.is_file():
         raise DataError(f"{run}: has no config.toml, which names the environment. Give a run folder of dynsys control.")
     settings = read_config(ControlSettings, path)
+    _see_here(settings.environment.id)
     mode = None if record is None else "rgb_array"
     world = make_environment(settings.environment.id, settings.environment.options, render_mode=mode)
     try:
@@ -129,6 +136,31 @@ def play(
             typer.echo(f"recording: {record}")
     if not found.status.ok:
         raise DataError(f"{settings.environment.id}: {found.reason}")
+
+
+def _see_here(env: str) -> None:
+    """Let "module:Id" name a file in the current folder, as `python -m` would find it."""
+    if ":" in env and "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def _episodes_in(out: Path) -> int:
+    """How many episodes a run folder holds already; 0 if it is overwritten, new, or damaged (which the run itself will tell)."""
+    path = out / "history.csv"
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+
+def _warn(console: Any, found: Any, already: int) -> None:
+    """What a reader of the numbers should know."""
+    planned = [row for row in found.history if row.kind == "planned" and row.error == row.error]
+    if found.status.ok and found.reason:
+        console.print(f"note: {found.reason}", highlight=False, soft_wrap=True)
+    if already and already == len(found.history):
+        words = f"nothing new was learned: the folder holds {found.experience.steps} steps already. Raise --steps to go on."
+        console.print(words, highlight=False, soft_wrap=True)
+    if planned and planned[-1].error >= 1:
+        words = "warning: the model's forecasts are no better than 'nothing changes'. Raise --steps or training.steps, or change --model."
+        console.print(words, highlight=False, soft_wrap=True)
 
 
 def _check_gif(record: Path) -> None:
@@ -201,8 +233,9 @@ def _print_played(console: Any, played: Any) -> None:
         console.print(f"seed {episode.seed}: return {episode.total:.4g} in {episode.steps} steps, {ended}", highlight=False)
     if about["mean"] is None:
         return
-    spread = "" if about["standard_error"] is None else f" ± {about['standard_error']:.3g}"
-    words = f"{len(played.episodes)} episodes: mean return {about['mean']:.5g}{spread}, worst {about['worst']:.5g}"
+    spread = "" if about["standard_error"] is None else f" ± {about['standard_error']:.3g} (standard error)"
+    count = f"{len(played.episodes)} episode{'s' if len(played.episodes) > 1 else ''}"
+    words = f"{count}: mean return {about['mean']:.5g}{spread}, worst {about['worst']:.5g}"
     if about["plan_ms_median"] is not None:
         words += f"; a decision takes {about['plan_ms_median']:.2f} ms (95 %: {about['plan_ms_95']:.2f} ms)"
     console.print(words, highlight=False, soft_wrap=True)

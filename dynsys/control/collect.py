@@ -17,6 +17,7 @@ from dynsys.control.experience import Episode
 from dynsys.control.known import KNOWN
 from dynsys.control.task import Task, TaskKnown
 from dynsys.errors import DynsysError, InvalidValue, UnknownName, require
+from dynsys.precision import x64
 
 WHO = "dynsys.control"
 
@@ -90,10 +91,11 @@ def check_spaces(env: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 def task_of(env: Any) -> Task:
     """What is known of an environment's task: it says so itself, or Gymnasium's documentation does; else nothing is known."""
     pure = env.unwrapped
-    if isinstance(pure, TaskKnown):
-        return pure.known_task()
-    spec = getattr(env, "spec", None)
-    return KNOWN[spec.id]() if spec is not None and spec.id in KNOWN else Task()
+    with x64():  # or the weights of its cost are rounded to float32
+        if isinstance(pure, TaskKnown):
+            return pure.known_task()
+        spec = getattr(env, "spec", None)
+        return KNOWN[spec.id]() if spec is not None and spec.id in KNOWN else Task()
 
 
 class Session:
@@ -137,7 +139,7 @@ class Session:
         self._observations, self._inputs, self._rewards = [], [], []
         self._terminated = self._truncated = False
         self._seed = seed
-        seen = self._guarded("reset", lambda: self.env.reset(seed=seed)[0])
+        seen = self._guarded("reset", lambda: np.asarray(self.env.reset(seed=seed)[0], float))
         self._observations.append(self._checked(seen))
         return self._observations[-1]
 
@@ -146,15 +148,20 @@ class Session:
         u = np.clip(np.asarray(u, float), self.low, self.high)
         if not np.isfinite(u).all():
             raise InvalidValue(f"Session: the input holds NaN: {u.tolist()}. The controller that made it has failed.")
-        seen, reward, terminated, truncated, _ = self._guarded("step", lambda: self.env.step(u.astype(self.dtype)))
+        seen, reward, terminated, truncated = self._guarded("step", lambda: self._answer(u))
         found = self._checked(seen)
-        if not np.isfinite(float(reward)):
+        if not np.isfinite(reward):
             raise EnvironmentFailed(f"step {len(self._inputs)}: the environment gave the reward {reward}. What came before it is kept.")
         self._observations.append(found)
         self._inputs.append(u)
-        self._rewards.append(float(reward))
-        self._terminated, self._truncated = bool(terminated), bool(truncated)
+        self._rewards.append(reward)
+        self._terminated, self._truncated = terminated, truncated
         return found
+
+    def _answer(self, u: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        """What the environment returns, as numbers; another kind of answer raises here, where it costs the session nothing."""
+        seen, reward, terminated, truncated, _ = self.env.step(u.astype(self.dtype))
+        return np.asarray(seen, float), float(reward), bool(terminated), bool(truncated)
 
     def _guarded(self, what: str, act: Callable[[], Any]) -> Any:
         try:
@@ -165,8 +172,7 @@ class Session:
                 f"step {len(self._inputs)}: the environment's {what} raised {type(error).__name__}: {reason}. What came before it is kept."
             ) from error
 
-    def _checked(self, seen: Any) -> np.ndarray:
-        found = np.asarray(seen, float)
+    def _checked(self, found: np.ndarray) -> np.ndarray:
         if found.shape != self.seen_low.shape:
             raise EnvironmentFailed(
                 f"step {len(self._inputs)}: the environment showed an observation of shape {found.shape}, its space says "

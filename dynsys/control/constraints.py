@@ -65,7 +65,8 @@ class Constraints(eqx.Module):
         """low, high: of inputs; rate: the most that an input changes in a step; x_low, x_high, and G x <= g: of observations; end_low,
         end_high: of the last one. Numbers or arrays; an infinite limit is none.
 
-        soft: the price of breaking a limit of observations (x_low, x_high, G), one number or one a row in that order; None: hard.
+        soft: the price of breaking a limit of observations, one number, or one for each finite limit of x_high, then of x_low, then for
+        each row of G; None: hard.
         Raises InvalidValue for shapes that do not fit, NaN, a low above its high, a rate below 0, or a price that is not positive.
         """
         D, d = _box("Constraints", "low", low, "high", high, n_inputs)

@@ -1,7 +1,7 @@
 """Costs of a trajectory: J = sum_t stage(x[t], u[t], t) + final(x[T]), x the observation of the model's state.
 
 A cost is a module with two methods, written for JAX, so planners can differentiate it. `Quadratic` is the usual one; `Function` wraps two
-functions of the user; `Wrapped` measures angles from the goal around the circle.
+functions of the user, `Scaled` weighs the end of another cost.
 """
 
 import abc

@@ -75,6 +75,14 @@ class Learned(AbstractFactored):
         both = (self.W[-1] @ y + self.b[-1]).reshape(M, M + K)
         return self.A0 + both[:, :M], self.B0 + both[:, M:]
 
+    def check(self, who: str, goal: Float[Array, " M"], rest: Float[Array, " K"]) -> None:
+        """Raise InvalidValue for another equilibrium than that of the training: A(x) multiplies the way to that one."""
+        if not (np.array_equal(goal, np.asarray(self.goal)) and np.array_equal(rest, np.asarray(self.rest))):
+            own, got = ([np.asarray(a).tolist() for a in pair] for pair in ((self.goal, self.rest), (goal, rest)))
+            raise InvalidValue(
+                f"{who}: this factorisation was learned about goal={own[0]}, rest={own[1]}; got {got[0]} and {got[1]}. Learn another."
+            )
+
     def rate(self, x: Float[Array, " M"], u: Float[Array, " K"]) -> Float[Array, " M"]:
         """f(x, u): dx/dt of a flow, the next state of a map."""
         A, B = self.matrices(x, jnp.asarray(self.goal), jnp.asarray(self.rest))

@@ -76,7 +76,7 @@ class ControlFolder:
         told = {
             "status": found.status.value,
             "reason": found.reason,
-            "steps": found.experience.steps,
+            "steps": found.history[-1].steps if found.history else found.experience.steps,
             "played": None if found.played is None else found.played.summary(),
         }
         self._write(SCORES_FILE, json.dumps(told, indent=2, default=_number) + "\n")

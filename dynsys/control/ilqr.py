@@ -32,6 +32,7 @@ from dynsys.status import Status
 STEP_SIZES = tuple(float(1.1 ** -(k * k)) for k in range(11))
 PAYS = 1e-4  # share of the expected gain that a step must bring
 MU_LEAST, MU_MOST = 1e-6, 1e10
+MU_TELLS = 1.0  # a larger regularisation makes every step short, which says nothing of what is left to gain
 
 
 class Search(eqx.Module):
@@ -155,7 +156,7 @@ def search_from(model: AbstractMap, cost: AbstractCost, z: Array, us: Array, low
 
         tried_z, tried_u, value, took = first_that_pays(run, sizes, expected, sound, search.at_once)
         reduction = now.cost - value
-        nothing_left = sound & (expected[0] <= search.tolerance * (1.0 + jnp.abs(now.cost)))
+        nothing_left = sound & (expected[0] <= search.tolerance * (1.0 + jnp.abs(now.cost))) & (now.mu <= MU_TELLS)
         small = took & (reduction <= search.tolerance * (1.0 + jnp.abs(now.cost))) & (now.mu <= MU_LEAST)
         lower = jnp.where(now.mu / search.factor < MU_LEAST, 0.0, now.mu / search.factor)
         mu = jnp.where(took, lower, jnp.maximum(MU_LEAST, now.mu * search.factor))

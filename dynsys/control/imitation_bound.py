@@ -72,9 +72,9 @@ class Loop:
                 f"Loop.sampled: wants at least 2 points (S, {model.dim}) of a map that observes its whole state, and 2 steps; "
                 f"got {points.shape} and steps={steps}."
             )
-        away = np.asarray(jr.normal(key, points.shape))
-        beside = points + apart * away / np.linalg.norm(away, axis=1, keepdims=True)
         with x64():
+            away = np.asarray(jr.normal(key, points.shape))
+            beside = points + apart * away / np.linalg.norm(away, axis=1, keepdims=True)
             step = jax.jit(jax.vmap(model.step))
             slope = jax.jit(jax.vmap(jax.jacfwd(model.step, argnums=1)))
             here, there, slopes, ratios, gains = points, beside, [], [], []

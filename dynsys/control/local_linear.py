@@ -198,10 +198,13 @@ def _result(
 ) -> LearnedPlan:
     best = last.now if last.now.cost <= last.best.cost else last.best
     if status is None:
-        early, late = costs[: max(1, 3 * len(costs) // 4)].min(), costs.min()
-        small = search.tolerance * abs(late)
-        if last.failures >= PATIENCE:  # no step lowers the cost: fine where none was promised to
-            status = Status.DIVERGED if last.lost >= PATIENCE else Status.SUCCESS if last.expected <= small else Status.STOPPED
+        most = max(1, 3 * len(costs) // 4)
+        early, late = costs[:most].min(), costs.min()
+        small, idle = search.tolerance * abs(late), min(PATIENCE, len(costs) - most)
+        if last.failures >= max(1, idle):  # no step lowers the cost: fine where none was promised to
+            gave_up = Status.STOPPED if last.failures >= PATIENCE else Status.MAX_STEPS
+            status = Status.SUCCESS if last.expected <= small else gave_up
+            status = Status.DIVERGED if last.lost >= min(PATIENCE, len(costs) - 1) else status
         else:
             status = Status.SUCCESS if early <= late + small else Status.MAX_STEPS
     plan = Plan(best.states, best.inputs, best.gains, float(best.cost), status, len(costs) - 1)  # pyright: ignore[reportCallIssue]

@@ -60,16 +60,21 @@ def learn_locally(
     found = local_ilqr_rig(
         rollouts, task.cost, guess, n_obs=len(session.seen_low), low=session.low, high=session.high, search=search, key=settings.seed
     )
+    if folder is not None:
+        _write(found, folder.path / ROLLOUTS_FILE)  # at once: playing may fail
     controller = Following.of(found.plan, low=session.low, high=session.high)
-    status = found.plan.status if found.plan.status in (Status.FAILED, Status.DIVERGED) else Status.SUCCESS
+    status = Status.FAILED if found.plan.status is Status.FAILED else Status.SUCCESS
     played = None
     if settings.episodes and status.ok:
         played = play(env, controller, settings.episodes, seed=settings.seed, longest=horizon)
     experience = Experience(rollouts.shown)
     rows = tuple(_rows(found, horizon))
-    result = Controlled(controller, (), task, experience, rows, played, settings, status, found.reason)
+    reason = found.reason
+    if found.plan.status is Status.DIVERGED:
+        reason = "The search gave up after ten iterations in a row in which too few rollouts lasted; the best plan until then is kept. "
+        reason += "Set a smaller local.sigma, a shorter local.horizon, or more local.rollouts."
+    result = Controlled(controller, (), task, experience, rows, played, settings, status, reason)
     if folder is not None:
-        _write(found, folder.path / ROLLOUTS_FILE)
         folder.finish(result)
     return result
 

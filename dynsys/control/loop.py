@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -27,17 +28,19 @@ from dynsys.control.experience import Episode, Experience
 from dynsys.control.fitting import check_model, fitted
 from dynsys.control.folder import ControlFolder
 from dynsys.control.history import Row
-from dynsys.control.members import OverMembers, SideBySide, one_step_error
+from dynsys.control.members import OverMembers, SideBySide, forecasts, one_step_error
 from dynsys.control.play import Played, play
 from dynsys.control.reward import LearnedReward
 from dynsys.control.settings import ControlSettings
+from dynsys.control.store import check_storable
 from dynsys.control.task import Task
 from dynsys.dynamics import AbstractMap
-from dynsys.errors import InvalidValue
+from dynsys.errors import DynsysError, InvalidValue
 from dynsys.precision import x64
 from dynsys.status import Status
 
-PLAYED = 1_000_000  # seeds of the episodes at the end begin here; those of the collected ones below
+PLAYED = 1_000_000  # seeds of the episodes at the end: this and up to twice as much; those of the collected ones are below and above
+APART = 100_003  # between the first collected episodes of a seed and the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,11 @@ def learn_to_control(
     task = task_of(env)
     folder = None if out is None else ControlFolder(Path(out))
     mark = fingerprint(settings)
+    if folder is not None and task.cost is not None:
+        check_storable(task.cost)
     done = Experience() if folder is None else folder.begin(mark, to_toml(settings), overwrite=overwrite)
+    if done.steps > settings.steps:
+        raise InvalidValue(f"{out}: holds {done.steps} steps already; steps={settings.steps} can't take any back. Give as many, or more.")
     rows = () if folder is None else folder.rows(done)
     learner = Learner(session, settings, task, done, list(rows), folder, progress or (lambda told: None))
     status, reason = Status.SUCCESS, ""
@@ -105,7 +112,7 @@ def learn_to_control(
     controller = learner.controller
     played = None
     if status.ok and settings.episodes:
-        played = play(env, controller, settings.episodes, seed=PLAYED + settings.seed)
+        played = play(env, controller, settings.episodes, seed=PLAYED + settings.seed % PLAYED)
         status, reason = (status, reason) if played.status.ok else (played.status, played.reason)
     found = Controlled(controller, learner.models, task, learner.experience, tuple(learner.rows), played, settings, status, reason)
     if folder is not None:
@@ -128,6 +135,12 @@ def fingerprint(settings: ControlSettings) -> str:
     return hashlib.sha256(f"{dynsys.__version__}\ncontrol\n{to_toml(open_ended)}".encode()).hexdigest()
 
 
+def collected_seed(seed: int, number: int) -> int:
+    """What episode `number` of a run is reset with: another one for every seed and number, and none of the episodes at the end."""
+    at = seed * APART + number
+    return at if at < PLAYED else at + 2 * PLAYED
+
+
 class Learner:
     """The loop and where it stands."""
 
@@ -147,20 +160,22 @@ class Learner:
         self.controller: Any = None
         self._fitted_to: tuple[int, int] = (-1, -1)
         self._fit_seconds = 0.0
+        self._kind = "random"
 
     def run(self) -> None:
-        """Episode after episode until the steps are spent; raises EnvironmentFailed with the broken episode kept."""
+        """Episode after episode until the steps are spent; raises EnvironmentFailed, or what a fit raises, with the broken episode kept."""
         while self.experience.steps < self.settings.steps:
             number = len(self.experience.episodes)
+            self._kind = "random" if self.experience.steps < self.settings.explore.random else "planned"
             try:
                 self._episode(number)
-            except EnvironmentFailed:
-                self._keep(self.session.episode, float("nan"), [])
+            except DynsysError:
+                if len(self.experience.episodes) == number:
+                    self._keep(self.session.episode, float("nan"), [])
                 raise
 
     def _episode(self, number: int) -> None:
-        seed = (self.settings.seed * 100_003 + number) % PLAYED
-        self.session.reset(seed)
+        self.session.reset(collected_seed(self.settings.seed, number))
         rng = np.random.default_rng([self.settings.seed, number])
         seconds: list[float] = []
         left = self.settings.steps - self.experience.steps
@@ -188,6 +203,7 @@ class Learner:
             self.tell(Told(self.experience.steps + self.session.episode.steps, self.settings.steps, None))
             if not self.session.over and left > 0:
                 self.refit(self.session.episode)
+                state = dataclasses.replace(state, z=self._carried(self.session.episode))
         episode = self.session.episode
         self._keep(episode, self._error(judges[0], episode), seconds)
 
@@ -217,6 +233,13 @@ class Learner:
         self.controller = planner(self.models, self._cost(experience, key), self.session, self.settings, experience)
         self._fitted_to, self._fit_seconds = stands, time.perf_counter() - began
 
+    def _carried(self, episode: Episode) -> jax.Array:
+        """The state of the new model at the end of a running episode, which is not that of the model before in its own coordinates."""
+        acts: RecedingHorizon = self.controller
+        with x64(not acts.single):
+            x, u = (a.astype(acts.low.dtype) for a in (np.tile(episode.observations, (1, acts.copies)), episode.inputs))
+            return jnp.asarray(forecasts(acts.model, x, u)[0][-1])
+
     def _cost(self, experience: Experience, key: jax.Array) -> AbstractCost:
         if self.task.cost is not None:
             return self.task.cost
@@ -245,7 +268,7 @@ class Learner:
             fit_seconds=self._fit_seconds,
             plan_median=float(np.median(milliseconds)),
             plan_late=float(np.quantile(milliseconds, 0.95)),
-            kind="planned" if seconds else "random",
+            kind=self._kind,
         )
         self.rows.append(row)
         if self.folder is not None:

@@ -148,14 +148,27 @@ def one_step_error(model: AbstractMap, x: Float[np.ndarray, "T N"], u: Float[np.
     """
     if len(x) < 2:
         return float("nan")
-
-    def advance(z: Array, now: Any) -> Any:
-        seen, u = now
-        z = model.step(model.correct(z, seen), u)
-        return z, model.observe(z)
-
-    xs, us = jnp.asarray(x), jnp.asarray(u)
-    made = np.asarray(jax.lax.scan(advance, model.lift(xs[0]), (xs[:-1], us))[1])
+    _, made = forecasts(model, x, u)
     scale = np.sqrt(np.mean((x[1:] - x[:-1]) ** 2, axis=0))
     scale = np.where(scale > 0, scale, 1.0)
     return float(np.sqrt(np.mean(((made - x[1:]) / scale[None, :]) ** 2)))
+
+
+def forecasts(
+    model: AbstractMap, x: Float[np.ndarray, "T N"], u: Float[np.ndarray, "S K"]
+) -> tuple[Float[np.ndarray, "S M"], Float[np.ndarray, "S N"]]:
+    """The states and observations of steps 1, ..., S along a recording, each as forecast before the observation there is shown."""
+    size = 1 << (len(u) - 1).bit_length()  # so that recordings of many lengths share a compiled program
+    xs, us = (np.concatenate([a, np.repeat(a[-1:], size - len(a), axis=0)]) for a in (x[:-1], u))
+    states, seen = _forecasts(model, jnp.asarray(xs), jnp.asarray(us))
+    return np.asarray(states)[: len(u)], np.asarray(seen)[: len(u)]
+
+
+@eqx.filter_jit
+def _forecasts(model: AbstractMap, xs: Array, us: Array) -> tuple[Array, Array]:
+    def advance(z: Array, now: Any) -> Any:
+        seen, u = now
+        z = model.step(model.correct(z, seen), u)
+        return z, (z, model.observe(z))
+
+    return jax.lax.scan(advance, model.lift(xs[0]), (xs, us))[1]

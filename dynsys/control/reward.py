@@ -9,7 +9,6 @@ Source of the features: Rahimi & Recht, NIPS 2007.
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -25,7 +24,7 @@ HELD = 4  # every so many-th step is held out for the choice
 
 
 class LearnedReward(AbstractCost):
-    """Minus the learned reward at every step; nothing at the end. `error`: of held-out rewards, relative to their spread."""
+    """Minus the learned reward at every step; nothing at the end."""
 
     w: Float[Any, " F"]
     b: Float[Any, ""]
@@ -33,7 +32,12 @@ class LearnedReward(AbstractCost):
     phase: Float[Any, " R"]
     centre: Float[Any, " V"]
     size: Float[Any, " V"]
-    error: float = eqx.field(static=True, default=float("inf"))
+    held_out: Float[Any, ""]  # the error: an array, since a refit must not change the program that plans
+
+    @property
+    def error(self) -> float:
+        """Of held-out rewards, relative to their spread."""
+        return float(self.held_out)
 
     @classmethod
     def from_steps(
@@ -69,7 +73,7 @@ class LearnedReward(AbstractCost):
         error, width, ridge = best
         phi = _features(np, v, directions / width, phase)
         W, b = Regression.of(lambda: [(phi, r[:, None])]).solve(phi.shape[1], np.array([ridge]))
-        return cls(W[0, :, 0], np.asarray(b[0, 0]), directions / width, phase, centre, size, error)  # pyright: ignore[reportCallIssue]
+        return cls(W[0, :, 0], np.asarray(b[0, 0]), directions / width, phase, centre, size, np.asarray(error))  # pyright: ignore[reportCallIssue]
 
     def stage(self, x: Float[Array, " N"], u: Float[Array, " K"], t: Any) -> Float[Array, ""]:
         """Minus the reward of acting with u at x."""

@@ -92,15 +92,21 @@ def environment_rig(
         if policies.horizon != horizon:
             raise InvalidValue(f"environment_rig: made for {horizon} steps, but the search plans over {policies.horizon}; let them agree.")
         states = np.full((len(policies), horizon + 1, policies.nominal.shape[1]), np.nan)
-        for row, act in zip(states, policies, strict=True):
-            row[0] = shown(*env.reset(seed=seed, options=options))
+        for i, (row, act) in enumerate(zip(states, policies, strict=True)):
+            try:
+                row[0] = shown(*env.reset(seed=seed, options=options))
+            except Exception as error:
+                if i == 0:  # nothing is lost yet
+                    raise
+                warnings.warn(f"environment_rig: a reset raised {type(error).__name__}: {error}", stacklevel=2)
+                continue
             for t in range(horizon):
                 try:
                     observation, _, terminated, truncated, info = env.step(act(t, row[t]))
+                    row[t + 1] = shown(observation, info)
                 except Exception as error:  # whatever an environment may raise costs this rollout only
                     warnings.warn(f"environment_rig: a rollout raised {type(error).__name__} at step {t}: {error}", stacklevel=2)
                     break
-                row[t + 1] = shown(observation, info)
                 if not np.isfinite(row[t + 1]).all():
                     break
                 if (terminated or truncated) and t + 1 < horizon:

@@ -42,6 +42,10 @@ class AbstractFactored(eqx.Module):
     ) -> tuple[Float[Array, "M M"], Float[Array, "M K"]]:
         """A(x) and B(x), of a flow or a map."""
 
+    def check(self, who: str, goal: Float[Array, " M"], rest: Float[Array, " K"]) -> None:
+        """Raise InvalidValue unless the factorisation is one about (goal, rest); by default every pair will do."""
+        return
+
 
 class OnSegment(AbstractFactored):
     """Of any map or flow that is affine in its inputs (B is taken at rest): the mean Jacobian between the goal and x.
@@ -74,6 +78,13 @@ class OnSegment(AbstractFactored):
         points = goal[None, :] + jnp.asarray((at + 1) / 2)[:, None] * (x - goal)[None, :]
         A = jnp.einsum("s,smn->mn", jnp.asarray(weights / 2), jax.vmap(jax.jacfwd(self.rate), (0, None))(points, rest))
         return A, jax.jacfwd(self.rate, argnums=1)(x, rest)
+
+    def check(self, who: str, goal: Float[Array, " M"], rest: Float[Array, " K"]) -> None:
+        """Raise InvalidValue unless (goal, rest) is an equilibrium of a system whose state is observed as it is."""
+        _check_seen(who, self.system, goal)
+        miss = float(jnp.max(jnp.abs(self.rate(goal, rest) - (0.0 if self.continuous else goal))))
+        if not miss <= 1e-6 * max(1.0, float(jnp.max(jnp.abs(goal)))):
+            raise InvalidValue(f"{who}: (goal, rest) is no equilibrium: the state moves by {miss:.2g} there.")
 
 
 @dataclass(frozen=True)
@@ -119,11 +130,7 @@ class SDRE(AbstractController):
             goal, rest = jnp.asarray(goal, float), jnp.asarray(rest, float)
             if goal.ndim != 1 or rest.shape != (made.n_inputs,):
                 raise InvalidValue(f"{who}: wants goal (M,) and rest ({made.n_inputs},), got {goal.shape} and {rest.shape}.")
-            if isinstance(made, OnSegment):
-                _check_seen(who, made.system, goal)
-                miss = float(jnp.max(jnp.abs(made.rate(goal, rest) - (0.0 if made.continuous else goal))))
-                if not miss <= 1e-6 * max(1.0, float(jnp.max(jnp.abs(goal)))):
-                    raise InvalidValue(f"{who}: (goal, rest) is no equilibrium: the state moves by {miss:.2g} there.")
+            made.check(who, goal, rest)
             Q, R = weight(who, "Q", Q, len(goal)), weight(who, "R", R, len(rest))
             if np.linalg.eigvalsh(R)[0] <= 0:
                 raise InvalidValue(f"{who}: R must be positive definite: every input costs something.")

@@ -27,6 +27,14 @@ def save_controller(controller: AbstractController, path: str | Path) -> Path:
     return path
 
 
+def check_storable(module: Any) -> None:
+    """Raise DataError, as `save_controller` would, for a module that no file can hold: before hours of work, not after them."""
+    import h5py
+
+    with h5py.File("check", "w", driver="core", backing_store=False) as file:
+        write_module(file.create_group("module"), module)
+
+
 def load_controller(path: str | Path) -> AbstractController:
     """Read a controller from its file or from a run folder of dynsys control.
 

@@ -25,6 +25,7 @@ from dynsys.control.cost import AbstractCost, Quadratic
 from dynsys.control.task import Bordered, Seen, Task
 from dynsys.dynamics import AbstractMap
 from dynsys.errors import InvalidValue
+from dynsys.precision import x64
 
 Numbers = tuple[float, ...]
 UNROLLED = 12  # states up to this size are treated component by component
@@ -213,10 +214,11 @@ def known_task(environment: AbstractEnvironment) -> Task:
     """What is known of a task: the cost of observations and which of them are angles; nothing where a part of the state is hidden."""
     if not isinstance(environment, Regulation) or environment.hidden:
         return Task()
-    cost: AbstractCost = environment.cost()
-    goal, box = np.asarray(environment.goal), np.asarray(environment.box)
-    if np.isfinite(box).any():
-        cost = Bordered.of(cost, goal - box, goal + box, weight=float(environment.max_steps))
+    with x64():  # or the weights are rounded to float32
+        cost: AbstractCost = environment.cost()
+        goal, box = np.asarray(environment.goal), np.asarray(environment.box)
+        if np.isfinite(box).any():
+            cost = Bordered.of(cost, goal - box, goal + box, weight=float(environment.max_steps))
     if not environment.angles:
         return Task(cost)
     firsts = [i + sum(j < i for j in environment.angles) for i in environment.angles]

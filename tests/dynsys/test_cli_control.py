@@ -94,7 +94,7 @@ def test_rollouts_alone_find_a_plan(run, place):
     idle = sum(cart.step(np.zeros(1, np.float32))[1] for _ in range(30))
     assert played > 0.6 * idle
     assert (place / "local" / "rollouts.h5").is_file()
-    assert "1 episodes: mean return" in out
+    assert "1 episode: mean return" in out
 
 
 @pytest.mark.parametrize(

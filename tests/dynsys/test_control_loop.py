@@ -309,3 +309,26 @@ def test_a_feedback_without_limits_is_stored(tmp_path):
         load_controller(tmp_path / "c.h5")
     with pytest.raises(DataError, match="no controller here"):
         load_controller(tmp_path)
+
+
+class Unregistered(Quadratic):
+    """A cost that no file can name."""
+
+
+class OwnCost(Cart):
+    def known_task(self):
+        from dynsys.control.task import Task
+
+        cost = Unregistered(*(jnp.asarray(x) for x in (np.eye(2), np.eye(1), np.eye(2), np.zeros((2, 1)), np.zeros(2), np.zeros(1))))
+        return Task(cost)
+
+
+def test_a_cost_that_no_file_can_hold_is_refused_before_the_work(tmp_path):
+    with pytest.raises(DataError, match="not registered"):
+        learn_to_control(OwnCost(faults={1: "raise"}), QUICK, out=tmp_path / "run")  # it never comes to the first step
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_more_steps_than_asked_is_refused(learned):
+    with pytest.raises(InvalidValue, match="holds 1[0-9]* steps already"):
+        learn_to_control(Cart(), dataclasses.replace(QUICK, steps=90), out=learned[1])

@@ -1,0 +1,238 @@
+"""Proofs about closed loops: on {V <= level}, V decreases, the set is invariant, and every trajectory goes to the goal; no hole is left.
+
+    proof = certify(loop, V, domain=(low, high), rate=0.001, level=0.9)        # or level=None: the largest that can be proved
+
+PROVED means, for the real-number reading of the plant, the policy and V (every constant is the float64 number it is stored as): the set
+S = {x in the cube: V(x) <= level} lies inside the domain and off the border of the cube; for every x != goal in S, V(x) > 0 and, under
+every disturbance, V(x+) <= (1 - rate) V(x) and x+ in S (maps), or dV/dt <= -rate V(x) (flows; where V has kinks, for every limit of its
+gradients). See `claim.py` for what is bounded and how. What is assumed is listed in `Proof.assumptions`.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from dynsys.errors import InvalidValue
+from dynsys.precision import x64
+from dynsys.verify import branch, claim
+from dynsys.verify.loop import ClosedLoop
+from dynsys.verify.parts import quadratic
+from dynsys.verify.proof import Counterexample as Counterexample, Outcome as Outcome, Proof as Proof
+from dynsys.verify.search import Claimed, Limits, Told, hole, search_boxes
+
+
+def certify(
+    loop: ClosedLoop,
+    V: Any,
+    *,
+    domain: tuple[Any, Any] | None,
+    rate: float | int,
+    level: float | int | None = None,
+    core: float | int = 0.0,
+    frame: Any = None,
+    batch: int = 1024,
+    seconds: float | int = 600.0,
+    boxes: int = 50_000_000,
+    waiting: int = 20_000_000,
+    keep_leaves: bool = True,
+    resume: Proof | None = None,
+    progress: Told | None = None,
+    sharpness: float = 0.97,
+) -> Proof:
+    """Prove that V decreases on {V <= level} inside the domain; see the module.
+
+    domain: (low, high), each (n,), with the goal inside; None (a quadratic V only): all of the state space. rate: decrease a step (maps),
+    or a unit of time (flows). level None: searched, until proved / refuted level is above `sharpness` or the limits are met.
+    core > 0: nothing is claimed below it but that it is invariant, for disturbances that do not vanish at the goal.
+    frame: "box" (y is the domain's), "diagonal" (y diagonalises V and the linear decrease, the default for a quadratic V), or T (n, n).
+    resume: a proof of the same claim that was stopped. progress(proved share of the volume, boxes, seconds); True from it stops.
+
+    Raises InvalidValue for arguments that do not fit, a goal that is no equilibrium, or a function without bounds.
+    """
+    with x64():
+        rate, core, level = float(rate), float(core), None if level is None else float(level)
+        limits = Limits(float(seconds), int(boxes), int(waiting), int(batch), keep_leaves)
+        V = jax.tree_util.tree_map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, V)
+        _check(loop, V, rate, level, core, limits)
+        if level is not None:
+            return _prove(_claimed(loop, V, domain, rate, level, core, frame), limits, resume, progress)
+        return _largest(loop, V, domain, rate, core, frame, limits, progress, sharpness)
+
+
+def _check(loop: ClosedLoop, V: Any, rate: float, level: float | None, core: float, limits: Limits) -> None:
+    who = "certify"
+    if V.goal.shape != loop.goal.shape or not bool(jnp.all(V.goal == loop.goal)):
+        raise InvalidValue(f"{who}: V and the loop must have the same goal, got {V.goal} and {loop.goal}.")
+    if not 0 <= rate < (np.inf if loop.continuous else 1):
+        raise InvalidValue(f"{who}: rate must be in [0, {'inf' if loop.continuous else 1}), got rate={rate}.")
+    if level is not None and not 0 <= core < level < np.inf:
+        raise InvalidValue(f"{who}: wants 0 <= core < level, got core={core} and level={level}.")
+    if limits.batch < 1 or limits.boxes < 1 or not limits.seconds > 0:
+        raise InvalidValue(f"{who}: batch, boxes and seconds must be positive.")
+    if core == 0:
+        loop.check_all()
+
+
+def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, core: float, frame: Any) -> Claimed:
+    """The coordinates, matrices and static facts of a claim."""
+    n, goal = loop.dim, np.asarray(loop.goal)
+    low, high = (np.full(n, -np.inf), np.full(n, np.inf)) if domain is None else (np.asarray(x, float) for x in domain)
+    if low.shape != (n,) or high.shape != (n,) or not np.all((low < goal) & (goal < high)):
+        raise InvalidValue(f"certify: domain must be (low, high), each ({n},), with the goal strictly inside; got {low} and {high}.")
+    found = quadratic(V)
+    if frame is None:
+        frame = "diagonal" if found is not None and not found[2] else "box"
+    P, P_off, general = (jnp.zeros((n, n)), jnp.zeros((n, n)), True) if found is None else found
+    split = found is not None and not (isinstance(frame, str) and frame == "box")
+    if found is not None and not split:
+        P, P_off, general = jnp.zeros((n, n)), jnp.zeros((n, n)), True
+    w = 0.5 * (loop.low + loop.high)
+    A = jnp.where(split, jax.jacfwd(lambda x: loop.advance(x, w))(loop.goal), 0.0)
+    T, walled = _frame(frame, low, high, goal, np.asarray(P), np.asarray(A), loop.continuous, rate, level, found is None)
+    leaves = [x for x in jax.tree_util.tree_leaves((loop, V)) if eqx.is_array(x)]
+    goals = tuple(i for i, x in enumerate(leaves) if x.shape == (n,) and bool(jnp.all(x == loop.goal)))
+    numbers = claim.Numbers(
+        jnp.asarray(T), jnp.asarray(np.linalg.inv(T)), jnp.asarray(low), jnp.asarray(high), A, P, P_off,
+        jnp.asarray(level, float), jnp.asarray(rate, float), jnp.asarray(core, float), jnp.asarray(0.0),
+    )  # fmt: skip
+    plain = split is False and found is not None
+    V = Whole(V) if plain else V  # pyright: ignore[reportCallIssue]
+    shape = claim.Shape(n, loop.continuous, split, general, walled, core > 0, goals)
+    return Claimed(loop, V, numbers, shape, (low, high))
+
+
+class Whole(eqx.Module):
+    """A candidate without its quadratic part being told apart."""
+
+    V: Any
+
+    @property
+    def goal(self) -> Array:
+        """As of V."""
+        return self.V.goal
+
+    def value(self, x: Array) -> Array:
+        """As of V."""
+        return self.V.value(x)
+
+
+def _frame(
+    frame: Any, low: np.ndarray, high: np.ndarray, goal: np.ndarray, P: np.ndarray, A: np.ndarray, continuous: bool, rate: float,
+    level: float, unknown: bool,
+) -> tuple[np.ndarray, bool]:  # fmt: skip
+    """T, and whether the cube of y need not be compared with the domain."""
+    half = np.maximum(high - goal, goal - low)
+    if isinstance(frame, str) and frame == "box":
+        if not np.isfinite(half).all():
+            raise InvalidValue("certify: this V needs a finite domain (low, high).")
+        same = np.abs((high - goal) - (goal - low)) <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal))
+        return np.diag(half), bool(np.all(same))
+    if isinstance(frame, str):
+        from scipy.linalg import eigh
+
+        if frame != "diagonal" or unknown:
+            raise InvalidValue(f"certify: frame must be 'box', 'diagonal' (for a V with a quadratic part) or a matrix, got {frame!r}.")
+        M = A.T @ P + P @ A if continuous else A.T @ P @ A - P
+        return eigh(M, P)[1] * np.sqrt(level) * (1 + 1e-9), not np.isfinite(half).any()
+    T = np.asarray(frame, float)
+    if T.shape != P.shape or not np.linalg.matrix_rank(T) == len(T):
+        raise InvalidValue(f"certify: frame must be an invertible matrix {P.shape}, got {T.shape}.")
+    return T, not np.isfinite(half).any()
+
+
+def _prove(claimed: Claimed, limits: Limits, resume: Proof | None, progress: Told | None) -> Proof:
+    """The whole proof of one claim."""
+    began = time.perf_counter()
+    extra = claimed.loop.low.shape[0]
+    r0, face_boxes, compiling = 0.0, 0, 0.0
+    if resume is not None:
+        r0, face_boxes = float(np.nan_to_num(resume.r0)), resume.face_boxes
+        search = resume.search._replace(point=None)
+    else:
+        search = branch.start(*branch.grid(claimed.shape.n, extra))
+        if not claimed.shape.cored:
+            r0, face_boxes, compiling = hole(claimed, limits, began)
+    claimed = replace(claimed, numbers=eqx.tree_at(lambda c: c.r0, claimed.numbers, jnp.asarray(r0)))
+    if resume is not None:
+        search = search._replace(open=[*search.open, *search.aside], aside=[])
+    search, reason, counterexample, more = search_boxes(claimed, search, limits, began + compiling, progress)
+    outcome = Outcome.PROVED if not reason else (Outcome.COUNTEREXAMPLE if counterexample is not None else Outcome.UNDECIDED)
+    numbers, level = claimed.numbers, float(claimed.numbers.level)
+    smallest = min((float(np.min(np.max(x[1], axis=1))) for x in [*search.leaves, *search.aside]), default=float("nan"))
+    return Proof(
+        outcome, reason, level,
+        (level if outcome.ok else float("nan"), level if counterexample is not None else float("nan")),
+        float(numbers.rate), float(numbers.core), search.boxes, time.perf_counter() - began - compiling - more, compiling + more,
+        search.volume, r0 if r0 > 0 else float("nan"), face_boxes, smallest, np.asarray(numbers.T), claimed.domain,
+        counterexample, assumptions(claimed), search,
+    )  # fmt: skip
+
+
+def _largest(
+    loop: ClosedLoop, V: Any, domain: Any, rate: float, core: float, frame: Any, limits: Limits, progress: Told | None, sharpness: float
+) -> Proof:
+    """Bisection of the level between proved and refuted ones."""
+    began = time.perf_counter()
+    level = _first_level(loop, V, domain)
+    proved, bad, false, best, last, compiling, share = 0.0, np.inf, np.inf, None, None, 0.0, 0.25
+    while time.perf_counter() - began - compiling < limits.seconds:
+        left = limits.seconds - (time.perf_counter() - began - compiling)
+        part = replace(limits, seconds=max(min(left, max(2.0, share * limits.seconds)), 0.1))
+        last = _prove(_claimed(loop, V, domain, rate, level, core, frame), part, None, progress)
+        compiling += last.compile_seconds
+        if last.proved:
+            proved, best = level, last
+        elif last.counterexample is not None:
+            false = min(false, level, max(last.counterexample.value, proved))
+            bad = min(bad, false)
+        else:
+            bad = min(bad, level)
+        if bad < np.inf and (proved > sharpness * bad or bad < 1e-12):
+            break
+        level = 2 * proved if bad == np.inf else (0.5 * bad if proved == 0 else float(np.sqrt(proved * bad)))
+    result = best if best is not None else last
+    if result is None:
+        raise InvalidValue(f"certify: seconds must leave time for one proof, got {limits.seconds}.")
+    return replace(
+        result,
+        bracket=(float(proved) if proved else float("nan"), float(false) if false < np.inf else float("nan")),
+        seconds=time.perf_counter() - began - compiling,
+        compile_seconds=compiling,
+    )
+
+
+def _first_level(loop: ClosedLoop, V: Any, domain: Any) -> float:
+    """The least V on points of the border of the domain, above which no level set lies inside; 1 without a domain."""
+    if domain is None or not np.isfinite(np.concatenate([np.ravel(x) for x in domain])).all():
+        return 1.0
+    rng = np.random.default_rng(0)
+    low, high = (np.asarray(x, float) for x in domain)
+    points = rng.uniform(low, high, size=(4096, loop.dim))
+    axis = rng.integers(loop.dim, size=len(points))
+    side = np.where(rng.integers(2, size=len(points)) > 0, high[axis], low[axis])
+    points[np.arange(len(points)), axis] = side
+    return float(np.min(jax.vmap(V.value)(jnp.asarray(points))))
+
+
+def assumptions(claimed: Claimed) -> tuple[str, ...]:
+    """What a reader of the proof has to believe beside it."""
+    loop, shape = claimed.loop, claimed.shape
+    told = [
+        "Constants of plant, policy, V, domain, level and rate are the float64 numbers that they are stored as.",
+        "Float64 additions, products, divisions and square roots round to nearest (relative error 2^-53); "
+        "sin, cos, tanh, exp, log and the like are within 2^-47 of the truth, relatively.",
+    ]
+    if not shape.cored:
+        told.append(f"The goal {np.asarray(loop.goal).tolist()} is an exact equilibrium (checked to a few roundings).")
+    if shape.continuous:
+        told.append("The flow does not depend on time, and its solutions exist and are unique (the field is locally Lipschitz).")
+    if loop.low.shape[0]:
+        kind = "measurable in time" if shape.continuous else "any sequence"
+        told.append(f"The disturbance stays in its box ({kind}).")
+    return tuple(told)

@@ -1,0 +1,241 @@
+"""The report of a certificate: what it says is what the proof and an independent formula say, and nothing is fetched or run."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from dynsys.errors import InvalidValue
+from dynsys.report import certificate_figures as figures, certificate_page, certificate_view, certificate_words as words, still
+from dynsys.report.certificate_page import render_certificate, write_certificate_report
+from dynsys.report.certificate_view import quadratic_of, view_of
+from dynsys.verify.basin import CONVERGED
+from dynsys.verify.certify import Outcome, certify
+from dynsys.verify.lyapunov import QuadraticLyapunov
+
+from .test_report_control import EVIL, Page
+from .verify_cases import linear_flow
+
+BOX = (-2 * np.ones(2), 2 * np.ones(2))
+P, NARROW = np.diag([1.0, 2.0]), np.diag([1.0, 8.0])
+RING = linear_flow(-np.eye(2), cubic=1.0)  # from |x| < 1 to 0; V = x'Px decreases by 2 (1 - |x|^2) V a unit of time
+
+
+def proved(level, matrix=P, **settings):
+    return certify(RING, QuadraticLyapunov.of(matrix), domain=BOX, rate=0.1, level=level, **settings)
+
+
+@pytest.fixture(scope="module")
+def proof():
+    """{x'Px <= 0.5}: |x|^2 <= 0.5 inside, so that the rate is at least 1; its area is pi 0.5 / sqrt 2."""
+    found = proved(0.5)
+    assert found.proved
+    return found
+
+
+@pytest.fixture(scope="module")
+def view(proof):
+    return view_of(proof, RING, QuadraticLyapunov.of(P), names=("a", "b"), baseline=proved(0.5, NARROW), samples=1500, resolution=40)
+
+
+@pytest.fixture(scope="module")
+def page(view):
+    return Page(render_certificate(view, title="Ring", command="dynsys certify ring.toml", seconds=100.0))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made but not rasterised, which takes most of the time."""
+    monkeypatch.setattr(still, "encoded", lambda figure, format, dpi: b"")
+    monkeypatch.setattr(still, "few_colours", lambda png: png)
+
+
+def test_the_page_has_every_section_and_two_pictures_of_each_figure_with_a_text(page):
+    assert page.sections() == ["region", "decrease", "boxes", "claim", "assumptions", "proof", "simulation", "origin"]
+    assert page.text("title") == page.text("h1") == "Ring: proved"
+    wide, narrow = page.of("img"), page.of("source")
+    assert len(wide) == len(narrow) == 3
+    assert all(len(image["alt"]) > 40 for image in wide)
+    assert not [a for a in page.of("div") if a.get("class") == "warning"]
+
+
+def test_nothing_is_fetched_and_nothing_runs(page):
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "srcset", "href"):
+            assert attributes.get(name, "#").startswith(("data:image/png;base64,", "#"))
+    policy = next(a["content"] for a in page.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "url(" not in page.text("style")
+
+
+def test_the_lead_says_the_claim_and_the_areas(page, view):
+    lead = page.text("li")
+    assert "Proved: on the set where V ≤ 0.5" in lead
+    assert "decreases at a rate of at least 10 % of V per unit of time" in lead
+    assert "goes to (a = 0, b = 0)" in lead
+    # ellipses: area pi level / sqrt det P: pi 0.5 / sqrt 2 = 1.1107 and pi 0.5 / sqrt 8 = 0.55536, twice as much
+    assert "The set has area 1.1107." in lead
+    assert "certifies 0.55536; this one 1.1107, 2 times as much" in lead
+    share, error = (float(x) for x in re.search(r"That is ([\d.]+) ± ([\d.]+) % of the region", lead).groups())
+    assert abs(share - 100 / np.sqrt(8)) < 4 * error  # of the disc's pi: 1 / (2 sqrt 2)
+
+
+def test_simulation_and_formula_agree(view):
+    assert abs(view.basin.region[0] - np.pi) < 4 * view.basin.region[1]
+    assert view.basin.kept == 1.0
+    # F = -2 (1 - |x|^2) + rate, largest at the tip (sqrt 0.5, 0) of the ellipse
+    assert_allclose(view.worst.largest, -2 * 0.5 + 0.1, atol=2e-3)
+    assert_allclose(np.abs(view.worst.state), [np.sqrt(0.5), 0.0], atol=0.02)
+    assert view.F.max() <= view.worst.largest + 1e-9
+    assert_allclose(view.F.min(), -1.9, atol=1e-3)
+
+
+def test_planes_hold_V_fates_and_directions(view):
+    (plane,) = view.planes
+    a, b = np.meshgrid(plane.x, plane.y)
+    assert_allclose(plane.V, a**2 + 2 * b**2)
+    assert_allclose(plane.plain, a**2 + 8 * b**2, rtol=1e-6)  # as read from the frame of its proof
+    clear = np.abs(np.hypot(a, b) - 1) > 1e-2
+    assert_allclose((plane.codes == CONVERGED)[clear], (np.hypot(a, b) < 1)[clear])
+    x, y = np.meshgrid(plane.ax, plane.ay)
+    assert_allclose(plane.arrows, (x**2 + y**2 - 1)[..., None] * np.stack([x, y], axis=-1), atol=1e-12)
+
+
+def test_trajectories_are_told_apart_and_V_falls_along_those_of_the_set(view):
+    assert set(view.roles) == {"inside", "outside", "leaves"}
+    for line, heights, role in zip(view.lines, view.heights, view.roles, strict=True):
+        good = np.isfinite(heights)
+        assert_allclose(heights[good], np.einsum("ti,ij,tj->t", line, P, line)[good])
+        assert (heights[0] <= 0.5) == (role == "inside")
+        assert (np.sum(line[0] ** 2) < 1) == (role != "leaves")
+        if role == "inside":
+            assert np.all(heights <= heights[0] * np.exp(-view.proof.rate * view.times) + 1e-9)
+
+
+def test_figures_draw_the_level_the_boxes_and_the_limit(view):
+    region = figures.region_figure(view, True)
+    labels = [text.get_text() for text in region.legends[0].get_texts()]
+    assert labels[:2] == ["certified set, V ≤ 0.5", "plain quadratic's certified set"]
+    assert "leaves" in labels
+    boxes = figures.boxes_of(view)
+    mid, _, bounds = view.proof.leaves
+    assert len(boxes.corners) == len(mid)
+    # the corners span what the frame says: boxes of y cover [-1, 1]^2, of area 4 |det T|
+    sides = boxes.corners[:, [1, 3]] - boxes.corners[:, [0]]
+    area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    assert_allclose(area.sum(), 4 * abs(np.linalg.det(view.proof.frame)))
+    assert_allclose(np.sum(2.0 ** (2 - boxes.depth)), 4.0)
+    assert np.sum(boxes.meets) == np.sum(bounds[:, 0] <= 0.5)
+    counts = figures.boxes_figure(view, False).axes[1].get_lines()
+    assert sum(line.get_ydata().sum() for line in counts) == len(mid)
+    left, right = figures.decrease_figure(view, False).axes
+    assert [line.get_label() for line in left.get_lines()] == ["limit of the claim", "largest that was found"]
+    assert_allclose(left.get_lines()[0].get_xdata(), 0.0)
+    assert_allclose(right.get_lines()[-1].get_ydata(), np.exp(-0.1 * view.times))
+
+
+def test_the_tables_hold_claim_proof_and_origin(page, view):
+    cells = page.text("td")
+    for part in (
+        "LinearFlow, a flow of 2 states; controller: none",
+        "[−2, 2] × [−2, 2]",
+        f"{view.proof.boxes:,}",
+        "1 min 40 s",
+        "no violation",
+    ):
+        assert part in cells
+    assert view.proof.assumptions[0] in page.text("li")
+    assert "dynsys certify ring.toml" in page.text("pre")
+
+
+def test_a_counterexample_is_said_first_and_is_no_volume(undrawn):
+    found = proved(1.5)
+    assert found.counterexample is not None
+    view = view_of(found, RING, QuadraticLyapunov.of(P), samples=200, resolution=10)
+    page = Page(render_certificate(view))
+    assert page.text("title") == "LinearFlow: counterexample"
+    lead = page.text("li")
+    assert "False at level 1.5: V does not decrease at (x1 = " in lead
+    assert "The set has" not in lead
+    assert Outcome.COUNTEREXAMPLE.remedy in page.text("div")
+    assert view.basin.kept < 1
+    assert view.worst.largest > 0
+
+
+def test_what_is_left_is_said_and_drawn(undrawn):
+    found = proved(0.9, batch=16, boxes=16)
+    assert found.outcome is Outcome.UNDECIDED
+    view = view_of(found, RING, QuadraticLyapunov.of(P), samples=200, resolution=10)
+    page = Page(render_certificate(view))
+    left = len(found.remaining[0])
+    assert f"{left:,} boxes are left" in page.text("li")
+    assert Outcome.UNDECIDED.remedy in page.text("div")
+    assert figures.boxes_of(view).left.sum() == left
+
+
+def test_a_proof_that_the_simulation_contradicts_is_called_out(view):
+    lost = dataclasses.replace(view.basin, inner_codes=np.full(len(view.basin.inner), -1))
+    assert "did not arrive" in words.notes(dataclasses.replace(view, basin=lost))[0]
+    bad = dataclasses.replace(view.worst, largest=0.5)
+    assert "please report it" in words.notes(dataclasses.replace(view, worst=bad))[0]
+    assert words.notes(view) == ()
+
+
+def test_more_states_show_three_slices_and_boxes_of_two_coordinates(undrawn):
+    loop = linear_flow(-np.diag([1.0, 1.0, 2.0, 3.0]), cubic=1.0)
+    V = QuadraticLyapunov.of(np.diag([1.0, 2.0, 1.0, 1.0]))
+    found = certify(loop, V, domain=(-2 * np.ones(4), 2 * np.ones(4)), rate=0.1, level=0.4)
+    assert found.proved
+    view = view_of(found, loop, V, samples=300, resolution=16)
+    assert len(view.planes) == certificate_view.PLANES
+    for plane in view.planes:
+        a, b = np.meshgrid(plane.x, plane.y)
+        weight = np.diag(np.asarray(V.P))
+        assert_allclose(plane.V, weight[plane.i] * a**2 + weight[plane.j] * b**2)
+    assert figures.boxes_of(view).corners.shape[1:] == (4, 2)
+    page = Page(render_certificate(view))
+    assert "4-dimensional volume" in page.text("li")
+    assert "Of 6 planes those that show most are drawn." in page.text("figcaption")
+
+
+def test_one_state_is_drawn_as_a_line(undrawn):
+    loop = linear_flow(-np.eye(1), cubic=1.0)
+    V = QuadraticLyapunov.of(np.eye(1))
+    found = certify(loop, V, domain=([-2.0], [2.0]), rate=0.1, level=0.5)
+    page = Page(render_certificate(view_of(found, loop, V, samples=200)))
+    assert "length 1.4142" in page.text("li")  # 2 sqrt 0.5
+    assert "boxes" not in page.sections()
+
+
+def test_a_baseline_of_another_kind_and_wrong_names_are_refused(proof):
+    V = QuadraticLyapunov.of(P)
+    assert_allclose(quadratic_of(proof, np.zeros(2)).P, P, rtol=1e-8)
+    other = certify(RING, V, domain=BOX, rate=0.1, level=0.5, frame="box")
+    with pytest.raises(InvalidValue, match="baseline must be the proof of a quadratic"):
+        quadratic_of(other, np.zeros(2))
+    with pytest.raises(InvalidValue, match="one name a state, 2, got 1"):
+        view_of(proof, RING, V, names=("a",))
+
+
+def test_hostile_names_are_text(view, undrawn):
+    page = Page(render_certificate(dataclasses.replace(view, names=(EVIL, EVIL)), title=EVIL, command=EVIL))
+    assert not page.of("script")
+    assert page.text("title") == f"{EVIL}: proved"
+    assert EVIL in page.text("pre")
+
+
+def test_errors_decide_the_digits():
+    assert words.with_error(13.869140625, 0.2737) == "13.87 ± 0.27"
+    assert words.with_error(46.26, 1.26) == "46.3 ± 1.3"
+    assert words.with_error(1.1107207, 0.0) == "1.1107"
+
+
+def test_the_file_is_written_whole(view, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(certificate_page, "view_of", lambda *given, **settings: view)
+    path = write_certificate_report(view.proof, RING, QuadraticLyapunov.of(P), tmp_path / "new" / "cert.html", title="Ring")
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [file.name for file in path.parent.iterdir()] == ["cert.html"]
