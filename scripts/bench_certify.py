@@ -169,7 +169,7 @@ def flows(toy: bool, seconds: float) -> None:
     """Quadratic V with the saturated regulator, and a trained V on reverse van der Pol."""
     hover = 0.5 * 0.486 * 9.81
     cases = {  # plant, rest, limits, Q, R, domain (None: everywhere), rate, (published, where)
-        "reverse van der Pol": (load_system("ReversedVanDerPol"), [0.0], None, None, None, ([-3, -3], [3, 3]), 0.001, "23.3, another scale"),
+        "reverse van der Pol": (load_system("ReversedVanDerPol"), [0.0], None, None, None, ([-3, -3], [3, 3]), 0.001, "23.3 elsewhere"),
         "pendulum 6": (PendulumFlow(), [0.0], 6.0, np.eye(2), np.eye(1), ([-20, -100], [20, 100]), 0.01, "1169 in the same box"),
         "path tracking .84": (PathFlow(), [0.1], 0.74, np.eye(2), np.eye(1), ([-10, -10], [10, 10]), 0.01, "122"),
         "cart-pole 30": (CartPoleFlow(), [0.0], 30.0, np.diag([0.0404, 0.0442, 0.0371, 4.1962]), np.eye(1), None, 0.001, "trial 546"),

@@ -28,7 +28,7 @@ def assumptions(claim: Claim, exact: bool, walled: bool) -> tuple[str, ...]:
         "atan of numpy are within 2^-47 of the truth, relatively.",
     ]
     if claim.core == 0 and not exact:
-        told.append("The goal is an exact equilibrium; in floats it moves by no more than rounding explains.")
+        told.append("The goal is an exact equilibrium, under every disturbance; in floats it moves by no more than rounding explains.")
     if not walled:
         told.append("The limits of the domain hold up to 16 roundings.")
     if claim.continuous:

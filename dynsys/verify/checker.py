@@ -183,6 +183,8 @@ def closed(
     batch = max(16, ENTRIES // (32 * width(mid.shape[1])))
     waiting, sure, possible = [(mid[i : i + batch], rad[i : i + batch], 0) for i in range(0, len(mid), batch)], 0.0, 0.0
     while waiting:
+        if time.perf_counter() > work.until:
+            raise Refused(f"time: the limit was met in the step '{step}'. Give more seconds.")
         mid, rad, depth = waiting.pop()
         found = bound(mid, rad)
         work.boxes += len(mid)
@@ -195,8 +197,6 @@ def closed(
         first = int(np.argmax(open_))
         if depth >= (work.depth if count else FACE_DEPTH * mid.shape[1]):
             raise Refused(f"{step}: {WHY[found.why[first]]}, in the box {mid[first].tolist()} +- {rad[first].tolist()}.")
-        if time.perf_counter() > work.until:
-            raise Refused(f"time: the limit was met in the step '{step}'. Give more seconds.")
         mid, rad, scores = mid[open_], rad[open_], np.where(rad > 0, found.scores, -1.0)[open_]
         rows, axis = np.arange(len(mid)), np.argmax(scores, axis=1)
         half = np.zeros_like(rad)

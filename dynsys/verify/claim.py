@@ -128,12 +128,20 @@ def forms(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares, y: An
         names.give(leaf, "goal" if i in shape.goals else ("leaf", i))
     if germ:
         names.give(x, "goal")
+    names.give(w, "disturbance")
     after = bounded(lambda loop, x, w: loop.advance(x, w), loop, x, w, names=names)
     if germ:
-        after = as_germ(after, y).at_rest(None if shape.continuous else c_goal)
-        if not shape.continuous:
+        # where a choice between formulas lies behind it, the value near the goal need not be that at the goal: nothing is declared then
+        rests = names.has(after)
+        after = as_germ(after, y)
+        if rests:
+            after = after.at_rest(None if shape.continuous else c_goal)
+        if rests and not shape.continuous:
             names.give(after, "goal")
-    moved = after if shape.continuous else (after.plus(-c_goal).at_rest(None) if germ else after.minus(c_goal))
+        moved = after if shape.continuous else after.plus(-c_goal)
+        moved = moved.at_rest(None) if rests else moved
+    else:
+        moved = after if shape.continuous else after.minus(c_goal)
     value, margin, V_after = None, None, None
     if shape.general:
         value = number(bounded(rest, V, x, names=names), y)

@@ -49,6 +49,17 @@ class Names:
         self.kept.append(value)
         self.of[id(value)] = self.known.setdefault(key, len(self.known))
 
+    def made(self, value: Any, kind: str, *operands: Any) -> Any:
+        """The value, named by what it is made of if all of that has a name."""
+        parts = tuple(x if isinstance(x, int | str) else self.of.get(id(x)) for x in operands)
+        if None not in parts and id(value) not in self.of:
+            self.give(value, (kind, parts))
+        return value
+
+    def has(self, value: Any) -> bool:
+        """Whether a value has a name: then no choice between formulas lies behind it, and it is near the goal what it is at the goal."""
+        return id(value) in self.of
+
     def same(self, x: Any, y: Any) -> bool:
         """Whether two values have the same name."""
         name = self.of.get(id(x))
@@ -93,6 +104,10 @@ class _Program:
 
     def run(self, jaxpr: Any, consts: Any, arguments: Any) -> list[Any]:
         known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, arguments, strict=True))
+
+        for value in consts:
+            if not self.names.has(value):
+                self.names.give(value, ("constant", id(value)))
 
         def read(atom: Any) -> Any:
             if isinstance(atom, Literal):
@@ -151,12 +166,14 @@ class _Program:
         order = range(length - 1, -1, -1) if params["reverse"] else range(length)
         for i in order:
             rows = [x.moved(lambda z, i=i: z[i]) if rules.numeric(x) else x[i] for x in xs]
+            rows = [self.names.made(row, "row", x, i) for row, x in zip(rows, xs, strict=True)]
             out = self.run(params["jaxpr"].jaxpr, params["jaxpr"].consts, [*consts, *carry, *rows])
             carry = out[:n_carry]
             collected.append(out[n_carry:])
         if params["reverse"]:
             collected.reverse()
-        return [*carry, *(_joined(lambda *z: jnp.stack(z), list(column)) for column in zip(*collected, strict=True))]
+        columns = zip(*collected, strict=True)
+        return [*carry, *(self.names.made(_joined(lambda *z: jnp.stack(z), list(c)), "stack", *c) for c in columns)]
 
     def apply(self, name: str, params: Any, x: Any, equation: Any) -> Any:
         """The rule of one primitive, on operands of which at least one is a number or the result is not exact."""
@@ -235,7 +252,7 @@ class _Program:
                 return Verdict(known, jnp.zeros_like(known))
             case "select_n" if len(x) == 3:
                 leak = self.leaky_select(*x)
-                return rules.select(*x) if leak is None else leak
+                return rules.select(*x) if leak is None else self.names.made(leak, "rectifier", x[1], x[2])
             case "convert_element_type":
                 if isinstance(x[0], Verdict):
                     return x[0] if params["new_dtype"] == jnp.bool_ else rules.indicator(x[0])

@@ -330,5 +330,5 @@ def test_a_cost_that_no_file_can_hold_is_refused_before_the_work(tmp_path):
 
 
 def test_a_run_that_has_more_steps_than_asked_is_refused(learned):
-    with pytest.raises(InvalidValue, match="holds 1[0-9]* steps already"):
+    with pytest.raises(InvalidValue, match=r"holds 1[0-9]* steps already"):
         learn_to_control(Cart(), dataclasses.replace(QUICK, steps=90), out=learned[1])

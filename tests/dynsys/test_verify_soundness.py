@@ -165,3 +165,33 @@ def test_a_hole_would_hide_an_unstable_goal():
         loop = eqx.tree_at(lambda z: z.plant, cases.linear_flow(np.eye(2)), Weak(jnp.eye(2), jnp.asarray(growth)))
         proof = certify(loop, QuadraticLyapunov.of(np.eye(2)), domain=BOX, rate=0.0, level=1.0, **QUICK)
         assert proof.proved == proved
+
+
+class Leaping(cases.LinearMap):
+    """Half of a small neighbourhood of the goal is thrown out of the set; at the goal itself, and elsewhere, all is well."""
+
+    def step(self, z, u=None):
+        return jnp.where((z[0] < 0) & (jnp.max(jnp.abs(z)) < 0.1), 3.0, 0.5 * z)
+
+
+def test_a_choice_of_formulas_next_to_the_goal_is_not_hidden_by_the_declared_equilibrium():
+    loop = cases.linear_map(np.eye(2) * 0.5)
+    plant = loop.plant
+    loop = eqx.tree_at(lambda loop: loop.plant, loop, Leaping(plant.A, plant.place, plant.width, plant.depth))
+    proof = certify(loop, QuadraticLyapunov.of(np.eye(2)), domain=([-5, -5], [5, 5]), rate=0.01, level=1.0, seconds=20.0, boxes=100_000)
+    assert proof.outcome is not Outcome.PROVED
+
+
+class Rectified(cases.LinearMap):
+    """A rectifier written as a choice, next to the goal: a choice between two formulas that agree where they meet."""
+
+    def step(self, z, u=None):
+        return 0.5 * jnp.where(z > 0, z, 0.0) - 0.3 * jnp.maximum(-z, 0.0)
+
+
+def test_a_rectifier_written_as_a_choice_is_still_proved_at_the_goal():
+    loop = cases.linear_map(np.eye(2) * 0.5)
+    plant = loop.plant
+    loop = eqx.tree_at(lambda loop: loop.plant, loop, Rectified(plant.A, plant.place, plant.width, plant.depth))
+    proof = certify(loop, QuadraticLyapunov.of(np.eye(2)), domain=([-5, -5], [5, 5]), rate=0.01, level=1.0, seconds=20.0, boxes=100_000)
+    assert proof.outcome is Outcome.PROVED
