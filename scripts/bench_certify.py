@@ -165,7 +165,7 @@ def discrete(toy: bool, seconds: float) -> None:
         )
 
 
-def flows(toy: bool, seconds: float) -> None:
+def flows(toy: bool, seconds: float, only: str = "") -> None:
     """Quadratic V with the saturated regulator, and a trained V on reverse van der Pol."""
     hover = 0.5 * 0.486 * 9.81
     cases = {  # plant, rest, limits, Q, R, domain (None: everywhere), rate, (published, where)
@@ -182,12 +182,15 @@ def flows(toy: bool, seconds: float) -> None:
         ),
     }  # fmt: skip
     for name, (plant, rest, limit, Q, R, domain, rate, known) in list(cases.items())[: 1 if toy else None]:
+        if only not in name:
+            continue
         with x64():
             loop, V = regulated(plant, np.zeros(plant.dim), np.asarray(rest), "none" if limit is None else "lqr", limit, Q, R)
         proof = certify(loop, V, domain=domain, rate=rate, seconds=2.0 if toy else seconds, sharpness=0.95, keep_leaves=False)
         area = float(V.volume(proof.level)) if proof.proved else 0.0
         told(name, "flow, quadratic", proof, area, 0.0, box=domain, limit=limit, known=known)
-    van_der_pol(toy, seconds)
+    if only in "reverse van der Pol, trained":
+        van_der_pol(toy, seconds)
 
 
 def van_der_pol(toy: bool, seconds: float) -> None:
@@ -278,10 +281,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--toy", action="store_true", help="tiny sizes, to see that it runs")
     options.add_argument("--groups", default="discrete,flows,cost")
+    options.add_argument("--only", default="", help="only the cases of flows whose name holds this")
     options.add_argument("--seconds", type=float, default=60.0, help="limit of every search for a proof")
     chosen = options.parse_args()
     for group in ["cost"] if chosen.toy else chosen.groups.split(","):
-        {"discrete": discrete, "flows": flows, "cost": cost}[group](chosen.toy, chosen.seconds)
+        if group == "flows":
+            flows(chosen.toy, chosen.seconds, chosen.only)
+        else:
+            {"discrete": discrete, "cost": cost}[group](chosen.toy, chosen.seconds)
 
 
 if __name__ == "__main__":

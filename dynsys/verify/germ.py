@@ -123,7 +123,15 @@ class Germ:
         known = jnp.where(low >= 0, 1.0, jnp.where(high <= 0, leak, 0.5 * (1 + leak)))
         open_ = jnp.where((low >= 0) | (high <= 0), 0.0, 0.5 * (1 - leak) * (1 + 2.0**-50))
         slope = Affine(known, None, open_)
-        return Germ(self.shape, self.r, self.q0.rectified(leak), _product(slope, self.s1), _product(slope, _flat(self.s2)))
+        rest, s1, s2 = self.q0.rectified(leak), _product(slope, self.s1), _product(slope, _flat(self.s2))
+        if self.s1 is None:
+            return Germ(self.shape, self.r, rest, s1, s2)
+        # entries that are exactly zero at the goal, such as units that rest at their border: of degree one, as above
+        zero = (self.q0.c == 0) & (self.q0.e == 0) & (self.q0.spread == 0)
+        rest = lift(jnp.zeros(self.shape)).chosen(zero, rest)
+        s1 = self.s1.rectified(leak).chosen(zero, s1)
+        s2 = None if self.s2 is None else self.s2.flat().part(leak, 1.0).chosen(zero, s2)
+        return Germ(self.shape, self.r, rest, s1, s2)
 
     def absolute(self) -> "Germ":
         """|q|."""

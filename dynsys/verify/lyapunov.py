@@ -98,7 +98,8 @@ class QuadraticLyapunov(AbstractLyapunov):
         """The volume of {V <= level}, by the formula for an ellipsoid."""
         n = self.dim
         ball = 2 * np.prod([2 * np.pi / i for i in range(n, 1, -2)]) if n % 2 else np.prod([2 * np.pi / i for i in range(n, 0, -2)])
-        return ball * level ** (n / 2) / jnp.sqrt(jnp.linalg.det(self.P))
+        with x64():
+            return ball * level ** (n / 2) / jnp.sqrt(jnp.linalg.det(self.P))
 
 
 class PolynomialLyapunov(AbstractLyapunov):
