@@ -100,7 +100,7 @@ class Following(AbstractController):
     def of(cls, plan: Plan, *, low: Any = None, high: Any = None) -> "Following":
         """Of a plan whose model observes its whole state."""
         bounds = limits(cls.__name__, low, high, plan.inputs.shape[1])
-        return cls(*(np.asarray(part) for part in (plan.states, plan.inputs, plan.gains, *bounds)))  # pyright: ignore[reportCallIssue]
+        return cls(*(np.asarray(part) for part in (plan.states, plan.inputs, plan.gains, *bounds)))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     @property
     def n_obs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -176,7 +176,7 @@ class RecedingHorizon(AbstractController):
             if not all(bool(jnp.all(jnp.isfinite(limit))) for limit in bounds):
                 raise InvalidValue(f"{who}: low and high must be finite, got {low} and {high}: random starts are drawn between them.")
             counts = (horizon, iterations, first, starts, precision == "float32", block, copies)
-            whole = cls(doubled(model), doubled(cost), *bounds, *counts)  # pyright: ignore[reportCallIssue]
+            whole = cls(doubled(model), doubled(cost), *bounds, *counts)  # pyright: ignore[reportCallIssue, reportArgumentType]
             if precision == "float32":
                 whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, whole)
             return whole

@@ -107,7 +107,7 @@ def _trained(experience: Experience, settings: ControlSettings, key: jax.Array) 
 
 
 def _in_units(model: AbstractMap, about: Sequence[np.ndarray]) -> InUnits:
-    return InUnits(model, *(jnp.asarray(part) for part in about))  # pyright: ignore[reportCallIssue]
+    return InUnits(model, *(jnp.asarray(part) for part in about))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _arrays(model: AbstractMap) -> AbstractMap:

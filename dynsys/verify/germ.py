@@ -129,8 +129,8 @@ class Germ:
         # entries that are exactly zero at the goal, such as units that rest at their border: of degree one, as above
         zero = (self.q0.c == 0) & (self.q0.e == 0) & (self.q0.spread == 0)
         rest = lift(jnp.zeros(self.shape)).chosen(zero, rest)
-        s1 = self.s1.rectified(leak).chosen(zero, s1)
-        s2 = None if self.s2 is None else self.s2.flat().part(leak, 1.0).chosen(zero, s2)
+        s1 = self.s1.rectified(leak).chosen(zero, _filled(s1, self.shape))
+        s2 = None if self.s2 is None else self.s2.flat().part(leak, 1.0).chosen(zero, _filled(s2, self.shape))
         return Germ(self.shape, self.r, rest, s1, s2)
 
     def absolute(self) -> "Germ":
