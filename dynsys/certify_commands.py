@@ -94,8 +94,9 @@ def certify(
     )
     proof = found.proof
     console.print(_words(found), highlight=False, soft_wrap=True)
-    save_certificate(proof, found.loop, found.V, out, about={**about, "command": shlex.join(["dynsys", *sys.argv[1:]])})
-    console.print(f"certificate: {out}", highlight=False, soft_wrap=True)
+    if proof.proved:
+        save_certificate(proof, found.loop, found.V, out, about={**about, "command": shlex.join(["dynsys", *sys.argv[1:]])})
+        console.print(f"certificate: {out}", highlight=False, soft_wrap=True)
     if not no_report:
         from dynsys.report.certificate_page import write_certificate_report
 
@@ -105,7 +106,7 @@ def certify(
         write_certificate_report(proof, found.loop, found.V, page, names=names, title=target, command=command, baseline=baseline)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if not proof.proved:
-        raise DataError(f"{target}: not proved ({proof.reason}). {proof.outcome.remedy} {out} holds what was done.")
+        raise DataError(f"{target}: not proved ({proof.reason}). {proof.outcome.remedy} No certificate is written.")
 
 
 def verify(
