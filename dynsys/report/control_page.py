@@ -6,13 +6,9 @@ The page forbids itself every connection and every script (Content-Security-Poli
 for a wide and for a narrow screen, and the browser takes one.
 """
 
-import base64
 import os
-import platform
 from collections.abc import Callable
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,13 @@ from dynsys.config import to_toml
 from dynsys.control.experience import Episode
 from dynsys.control.loop import Controlled
 from dynsys.report import control_figures as figures, control_words as words
-from dynsys.report.canvas import STYLE, encoded, few_colours, load_matplotlib
 from dynsys.report.content import number
+from dynsys.report.still import document, named, origin, pictures
 from dynsys.report.tables import esc, table, tidy
 from dynsys_datasets.files import replacing
 
-DPI = 200
 OPEN = 30  # rows of a table that is shown unfolded
 MOST = 1000  # rows of a table
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 PACKAGES = ("jax", "equinox", "numpy", "gymnasium", "mujoco")
 
 
@@ -52,52 +46,16 @@ def write_control_report(found: Controlled, path: str | os.PathLike[str], *, com
 def render_control(found: Controlled, *, command: str = "") -> str:
     """The page as text. Raises MissingExtra (extra 'report') if matplotlib is absent."""
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    sections = [section for section in _sections(found, command, created) if section[2]]
-    style = files("dynsys.report").joinpath("page.css").read_text(encoding="utf-8").replace("\r\n", "\n")
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="generator" content="dynsys">',
-            f"<title>{esc(words.title(found))}</title>",
-            f"<style>\n{style}</style>",
-            "</head>",
-            "<body>",
-            _header(found, sections, created),
-            "<main>",
-            *(
-                f'<section id="{key}" aria-labelledby="h-{key}">\n<h2 id="h-{key}">{head}</h2>\n{body}\n</section>'
-                for key, head, body in sections
-            ),
-            "</main>",
-            "<footer><p>Written by dynsys. This file is complete: it loads nothing from the network.</p></footer>",
-            "</body>",
-            "</html>",
-            "",
-        ]
-    )
-
-
-def _header(found: Controlled, sections: list[tuple[str, str, str]], created: str) -> str:
     goal = f"{found.task.goal} · " if found.task.goal else ""
-    meta = (
-        f"{goal}{words.many(words.used(found), 'environment step')} · seed {found.settings.seed} · {created} · dynsys {dynsys.__version__}"
-    )
-    lead = "".join(f"<li>{esc(line)}</li>" for line in words.lead(found))
-    notes = "".join(f'<div class="warning" role="note"><strong>Note.</strong> {esc(line)}</div>' for line in words.warnings(found))
-    links = "".join(f'<a href="#{key}">{head}</a>' for key, head, _ in sections)
-    head = f'<h1>{esc(words.title(found))}</h1>\n<p class="meta">{esc(meta)}</p>\n<ul class="plain lead">{lead}</ul>'
-    return f'<header>\n{head}{notes}\n<nav aria-label="Sections">{links}</nav>\n</header>'
+    spent = words.many(words.used(found), "environment step")
+    meta = f"{goal}{spent} · seed {found.settings.seed} · {created} · dynsys {dynsys.__version__}"
+    return document(words.title(found), meta, words.lead(found), words.warnings(found), _sections(found, command, created))
 
 
 def _sections(found: Controlled, command: str, created: str) -> list[tuple[str, str, str]]:
     """Key, heading and body of every section; an empty body means that there is nothing to show."""
-    drawn, alts, captions = _pictures(found), words.alts(found), words.captions(found)
-    figure = {name: _figure(drawn[name], alts[name], captions[name]) if name in drawn else "" for name in alts}
+    drawn = _pictures(found)
+    figure = {name: drawn.get(name, "") for name in words.alts(found)}
     return [
         ("returns", "Return", figure["returns"]),
         ("trajectories", "Trajectories", figure["trajectories"] + figure["field"]),
@@ -105,13 +63,13 @@ def _sections(found: Controlled, command: str, created: str) -> list[tuple[str, 
         ("timing", "Planning time", figure["timing"]),
         ("played", "Played episodes", _played(found)),
         ("history", "History", _history(found)),
-        ("task", "Task", _named(words.task_rows(found))),
+        ("task", "Task", named(words.task_rows(found))),
         ("settings", "Settings and origin", _settings(found, command, created)),
     ]
 
 
-def _pictures(found: Controlled) -> dict[str, tuple[bytes, bytes]]:
-    """Every picture that there is something for, wide and narrow."""
+def _pictures(found: Controlled) -> dict[str, str]:
+    """Every picture that there is something for."""
     rows, played = found.history, found.played
     returns, decisions = (np.zeros(0), np.zeros(0)) if played is None else (played.returns, np.asarray(played.milliseconds, float))
     shown = () if played is None else words.chosen(played.episodes)
@@ -128,19 +86,7 @@ def _pictures(found: Controlled) -> dict[str, tuple[bytes, bytes]]:
         drawers["trajectories"] = lambda wide: figures.trajectories_figure(shown, names, low, high, wide, inputs=inputs)
         if N > words.COLUMNS:
             drawers["field"] = lambda wide: figures.field_figure(shown[0][1], wide)
-    made = {}
-    with load_matplotlib().rc_context(STYLE):
-        for name, draw in drawers.items():
-            pair = (draw(True), draw(False))
-            if None not in pair:
-                made[name] = tuple(few_colours(encoded(figure, "png", DPI)) for figure in pair)
-    return made
-
-
-def _figure(pair: tuple[bytes, bytes], alt: str, caption: str) -> str:
-    wide, narrow = (f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}" for data in pair)
-    picture = f'<picture><source media="(max-width: 640px)" srcset="{narrow}"><img alt="{esc(alt)}" src="{wide}"></picture>'
-    return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+    return pictures(drawers, words.alts(found), words.captions(found))
 
 
 def _played(found: Controlled) -> str:
@@ -175,11 +121,6 @@ def _table(numbers: tuple[str, ...], texts: tuple[str, ...], rows: list[str]) ->
     return body if len(rows) <= OPEN else f"<details><summary>{len(rows):,} rows{cut}</summary>{body}</details>"
 
 
-def _named(rows: tuple[tuple[str, str], ...]) -> str:
-    body = "".join(f'<tr><th scope="row">{esc(what)}</th><td>{esc(text)}</td></tr>' for what, text in rows)
-    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
-
-
 def _cells(*texts: str) -> str:
     return "".join(f'<td class="number">{tidy(text)}</td>' for text in texts)
 
@@ -195,13 +136,5 @@ def _ended(episode: Episode) -> str:
 
 def _settings(found: Controlled, command: str, created: str) -> str:
     """The command, the configuration and the versions."""
-    about = [("dynsys", dynsys.__version__), ("Python", platform.python_version()), ("machine", platform.platform())]
-    for name in PACKAGES:
-        try:
-            about.append((name, version(name)))
-        except PackageNotFoundError:  # an environment need not need it
-            continue
-    intro = f"<p>{'The command that made this run; the' if command else 'The'} report is of {esc(created)}.</p>"
-    shown = f'<pre class="command" tabindex="0">{esc(command)}</pre>' if command else ""
-    versions = " · ".join(f"{esc(name)}&nbsp;{esc(text)}" for name, text in about)
-    return f'{intro}\n{shown}\n<pre tabindex="0">{esc(to_toml(found.settings).strip())}</pre>\n<p class="meta">{versions}</p>'
+    config = f'<pre tabindex="0">{esc(to_toml(found.settings).strip())}</pre>'
+    return f"{origin(command, created, PACKAGES)}\n{config}"

@@ -21,7 +21,7 @@ from dynsys.control.reward import LearnedReward
 from dynsys.control.settings import ControlSettings, EnvironmentSettings
 from dynsys.control.task import Seen, Task
 from dynsys.models.random_features import RandomFeatures
-from dynsys.report import control_figures as figures, control_page, control_words as words
+from dynsys.report import control_figures as figures, control_words as words, still
 from dynsys.report.content import number
 from dynsys.report.control_page import render_control, write_control_report
 from dynsys.status import Status
@@ -177,8 +177,8 @@ def test_the_tables_hold_episodes_history_task_and_settings(page):
 def undrawn(monkeypatch):
     """The figures of a page, which are made but not rasterised: that takes most of the time."""
     made = []
-    monkeypatch.setattr(control_page, "encoded", lambda figure, format, dpi: made.append(figure) or b"")
-    monkeypatch.setattr(control_page, "few_colours", lambda png: png)
+    monkeypatch.setattr(still, "encoded", lambda figure, format, dpi: made.append(figure) or b"")
+    monkeypatch.setattr(still, "few_colours", lambda png: png)
     return made
 
 
