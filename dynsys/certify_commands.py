@@ -116,6 +116,8 @@ def verify(
     """Check a certificate from its file alone, by a small checker that shares no code with the search."""
     from dynsys.verify.checker import check
 
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file. Give a certificate that dynsys certify wrote.")
     verdict = check(file)
     if as_json:
         typer.echo(

@@ -59,7 +59,7 @@ def test_a_system_that_no_controller_stabilises_and_levels_that_are_false_are_to
         (("certify", "Pendulum", "--domain", "-1..1", "--limit", "a", "--out", "x.h5"), "--limit"),
         (("certify", "Pendulum", "--domain", "-1..1", "--set", "mass", "--out", "x.h5"), "name=number"),
         (("certify", "Pendulum", "--domain", "-1..1", "--goal", "0.5,0", "--out", "x.h5"), "no equilibrium"),
-        (("verify", "nowhere.h5"), "nowhere.h5"),
+        (("verify", "nowhere.h5"), "nowhere.h5: there is no such file"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(run, arguments, words, tmp_path, monkeypatch):
