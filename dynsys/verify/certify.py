@@ -21,10 +21,12 @@ from jaxtyping import Array
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
 from dynsys.verify import branch, claim
+from dynsys.verify.frames import frame_of
 from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.parts import quadratic
 from dynsys.verify.proof import Counterexample as Counterexample, Outcome as Outcome, Proof as Proof
 from dynsys.verify.search import Claimed, Limits, Told, hole, search_boxes
+from dynsys.verify.square import Factors
 
 
 def certify(
@@ -87,23 +89,27 @@ def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, c
         raise InvalidValue(f"certify: domain must be (low, high), each ({n},), with the goal strictly inside; got {low} and {high}.")
     found = quadratic(V)
     if frame is None:
-        frame = "diagonal" if found is not None and not found[2] else "box"
+        frame = "directions" if found is not None and not found[2] else "box"
     P, P_off, general = (jnp.zeros((n, n)), jnp.zeros((n, n)), True) if found is None else found
     split = found is not None and not (isinstance(frame, str) and frame == "box")
     if found is not None and not split:
         P, P_off, general = jnp.zeros((n, n)), jnp.zeros((n, n)), True
     w = 0.5 * (loop.low + loop.high)
     A = jnp.where(split, jax.jacfwd(lambda x: loop.advance(x, w))(loop.goal), 0.0)
-    T, walled = _frame(frame, low, high, goal, np.asarray(P), np.asarray(A), loop.continuous, rate, level, found is None)
+    form = decrease(np.asarray(A), np.asarray(P), rate, loop.continuous)
+    told = None if found is None else (np.asarray(found[0]), found[2])
+    T, walled = frame_of(frame, loop, told, form, low, high, level)
+    margin, minus_V = Factors.of(T.T @ form @ T), Factors.of(-T.T @ np.asarray(P) @ T)
     leaves = [x for x in jax.tree_util.tree_leaves((loop, V)) if eqx.is_array(x)]
     goals = tuple(i for i, x in enumerate(leaves) if x.shape == (n,) and bool(jnp.all(x == loop.goal)))
     numbers = claim.Numbers(
         jnp.asarray(T), jnp.asarray(np.linalg.inv(T)), jnp.asarray(low), jnp.asarray(high), A, P, P_off,
         jnp.asarray(level, float), jnp.asarray(rate, float), jnp.asarray(core, float), jnp.asarray(0.0),
+        margin, minus_V,
     )  # fmt: skip
     plain = split is False and found is not None
     V = Whole(V) if plain else V  # pyright: ignore[reportCallIssue]
-    shape = claim.Shape(n, loop.continuous, split, general, walled, core > 0, goals)
+    shape = claim.Shape(n, loop.continuous, split, general, walled, core > 0, goals, bool(np.any(margin.up)))
     return Claimed(loop, V, numbers, shape, (low, high))
 
 
@@ -122,28 +128,9 @@ class Whole(eqx.Module):
         return self.V.value(x)
 
 
-def _frame(
-    frame: Any, low: np.ndarray, high: np.ndarray, goal: np.ndarray, P: np.ndarray, A: np.ndarray, continuous: bool, rate: float,
-    level: float, unknown: bool,
-) -> tuple[np.ndarray, bool]:  # fmt: skip
-    """T, and whether the cube of y need not be compared with the domain."""
-    half = np.maximum(high - goal, goal - low)
-    if isinstance(frame, str) and frame == "box":
-        if not np.isfinite(half).all():
-            raise InvalidValue("certify: this V needs a finite domain (low, high).")
-        same = np.abs((high - goal) - (goal - low)) <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal))
-        return np.diag(half), bool(np.all(same))
-    if isinstance(frame, str):
-        from scipy.linalg import eigh
-
-        if frame != "diagonal" or unknown:
-            raise InvalidValue(f"certify: frame must be 'box', 'diagonal' (for a V with a quadratic part) or a matrix, got {frame!r}.")
-        M = A.T @ P + P @ A if continuous else A.T @ P @ A - P
-        return eigh(M, P)[1] * np.sqrt(level) * (1 + 1e-9), not np.isfinite(half).any()
-    T = np.asarray(frame, float)
-    if T.shape != P.shape or not np.linalg.matrix_rank(T) == len(T):
-        raise InvalidValue(f"certify: frame must be an invertible matrix {P.shape}, got {T.shape}.")
-    return T, not np.isfinite(half).any()
+def decrease(A: np.ndarray, P: np.ndarray, rate: float, continuous: bool) -> np.ndarray:
+    """The matrix of the decrease of v'Pv along the linear system A, claimed rate included."""
+    return A.T @ P + P @ A + rate * P if continuous else A.T @ P @ A - (1 - rate) * P
 
 
 def _prove(claimed: Claimed, limits: Limits, resume: Proof | None, progress: Told | None) -> Proof:

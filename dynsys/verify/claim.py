@@ -11,8 +11,8 @@ x+ = goal + A v + N or dx/dt = A v + N,
     maps    V(x+) - (1 - rate) V(x) = v'(A'PA - (1 - rate) P) v + (2 A v + N)'P N + W(x+) - (1 - rate) W(x)
     flows   dV/dt + rate V          = v'(A'P + PA + rate P) v   + 2 v'P N         + W'(x) dx/dt + rate W(x)
 
-The squares y_i^2 of the first terms are maximised exactly over a box, together with the plane of the rest; if T diagonalises P and the
-first matrix, nothing of second order is lost but the true curvature of the loop.
+The first terms are maximised exactly over a box, together with the plane of the rest (`square.py`), so that nothing of second order is
+lost but the true curvature of the loop.
 """
 
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from dynsys.verify.interpret import Names, bounded
 from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.parts import rest
 from dynsys.verify.rules import add, dot, multiply, subtract
+from dynsys.verify.square import Factors, Square, enclosed, opposite, product, upper
 
 LEAST = 2.0**-40  # half-width, relative to the cube, of a box that is not split any further
 INNER = (((0,), (0,)), ((), ()))
@@ -37,6 +38,7 @@ class Numbers(eqx.Module):
     """What a claim depends on beside loop and V; all arrays, so that another value compiles nothing.
 
     T (n, n); inverse: about T^-1; low, high (n,): the domain; A, P (n, n), P known within P_off; level, rate, core, r0: scalars.
+    margin, minus_V: factors of the quadratic forms in y, of whatever quality.
     """
 
     T: Float[Array, "n n"]
@@ -50,11 +52,14 @@ class Numbers(eqx.Module):
     rate: Float[Array, ""]
     core: Float[Array, ""]
     r0: Float[Array, ""]
+    margin: Factors
+    minus_V: Factors
 
 
 class Shape(NamedTuple):
     """What a compiled claim depends on: n; the kind of time; whether V has a quadratic part and another one; whether the cube of y is the
-    domain; whether there is a core; which leaves of (loop, V) are the goal."""
+    domain; whether there is a core; which leaves of (loop, V) are the goal; whether the quadratic
+    form of the decrease is not negative everywhere."""
 
     n: int
     continuous: bool
@@ -63,6 +68,7 @@ class Shape(NamedTuple):
     walled: bool
     cored: bool
     goals: tuple[int, ...]
+    rising: bool = False
 
 
 class Forms(NamedTuple):
@@ -75,13 +81,11 @@ class Forms(NamedTuple):
 
 
 class Squares(NamedTuple):
-    """Quadratic forms in y: upper bounds of the coefficients of y_i^2 in the decrease, lower and upper ones in V, and the rest of both."""
+    """Quadratic forms in y: of the decrease, and of -V; lever: 2 T'P (flows) or 2 T'A'P (maps), what N is multiplied by from the left."""
 
-    margin: Array
-    value: Array
-    value_most: Array
-    margin_off: Affine
-    value_off: Affine
+    margin: Square
+    minus_V: Square
+    lever: Affine
 
 
 class Bounds(NamedTuple):
@@ -93,32 +97,23 @@ class Bounds(NamedTuple):
     margin: Array
 
 
-def squares(c: Numbers, shape: Shape) -> Squares:
-    """The quadratic forms, enclosed."""
+def squares(c: Numbers, shape: Shape) -> Squares | None:
+    """The quadratic forms, enclosed; None without any."""
+    if not shape.quadratic:
+        return None
     T, A, P = lift(c.T), lift(c.A), Affine(c.P, None, c.P_off)
-
-    def matmul(x: Any, y: Any) -> Any:
-        return x.contracted(lambda W, q: q @ W, y, shape.n)
-
-    def form(M: Any) -> Any:
-        return matmul(matmul(T.moved(jnp.transpose), M), T)
-
-    PA = matmul(P, A)
+    turned = T.moved(jnp.transpose)
+    PA = product(P, A)
     if shape.continuous:
-        M = PA.plus(PA.moved(jnp.transpose)).plus(P.times(c.rate))
+        M, lever = PA.plus(PA.moved(jnp.transpose)).plus(P.times(c.rate)), product(turned, P)
     else:
-        M = matmul(A.moved(jnp.transpose), PA).minus(P.times(lift(jnp.ones(())).minus(c.rate)))
-    eye = jnp.eye(shape.n)
-
-    def parts(x: Any) -> tuple[Array, Array, Affine]:
-        return jnp.diag(x.c) - jnp.diag(x.e), jnp.diag(x.c) + jnp.diag(x.e), Affine(x.c * (1 - eye), None, x.e * (1 - eye))
-
-    low, most, value_off = parts(form(P))
-    _, high, margin_off = parts(form(M))
-    return Squares(high + 4 * U * jnp.abs(high), low - 4 * U * jnp.abs(low), most + 4 * U * jnp.abs(most), margin_off, value_off)
+        before = P.times(lift(jnp.ones(())).minus(c.rate))
+        M, lever = product(A.moved(jnp.transpose), PA).minus(before), product(turned, PA.moved(jnp.transpose))
+    margin, minus_V = (product(product(turned, form), T) for form in (M, P.negated()))
+    return Squares(enclosed(margin, c.margin), enclosed(minus_V, c.minus_V), lever.times(jnp.full((), 2.0)))
 
 
-def forms(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares, y: Any, w: Any) -> Forms:
+def forms(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares | None, y: Any, w: Any) -> Forms:
     """The numbers of a claim at y (n,), under w (p,); for affine numbers and for germs."""
     names, germ = Names(), isinstance(y, Germ)
     v = y.contracted(lambda W, q: W @ q, c.T, shape.n)
@@ -151,15 +146,17 @@ def forms(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares, y: An
         else:
             V_after = number(bounded(rest, V, after, names=names), y)
             margin = subtract(V_after, multiply(value, lift(jnp.ones(())).minus(c.rate)))
-    if shape.quadratic:
+    if sq is not None:
         P = Affine(c.P, None, c.P_off)
-        Av = v.contracted(lambda W, q: W @ q, c.A, shape.n)
-        N = moved.minus(Av)
-        PN = N.contracted(lambda W, q: W @ q, P, shape.n)
-        lever = v.times(jnp.full((), 2.0)) if shape.continuous else Av.times(jnp.full((), 2.0)).plus(N)
-        margin = _plus(dot(lever, PN, INNER), margin)
-        margin = add(margin, dot(y, y.contracted(lambda W, q: W @ q, sq.margin_off, shape.n), INNER))
-        value = _plus(dot(y, y.contracted(lambda W, q: W @ q, sq.value_off, shape.n), INNER), value)
+        N = moved.minus(v.contracted(lambda W, q: W @ q, c.A, shape.n))
+        # 2 v'P N = y' (2 T'P N): a product with y, whose entries have one symbol each, loses less than one with v
+        bent = dot(y, N.contracted(lambda W, q: W @ q, sq.lever, shape.n), INNER)
+        if not shape.continuous:
+            bent = add(bent, dot(N, N.contracted(lambda W, q: W @ q, P, shape.n), INNER))
+        margin = _plus(bent, margin)
+        if shape.rising:
+            up = y.contracted(lambda W, q: W @ q, sq.margin.up, shape.n)
+            margin = add(margin, dot(up, up, INNER))
         if shape.cored and not shape.continuous:
             V_after = _plus(dot(moved, moved.contracted(lambda W, q: W @ q, P, shape.n), INNER), V_after)
     return Forms(value, margin, held(c, shape, x, after, moved), V_after)
@@ -179,49 +176,43 @@ def held(c: Numbers, shape: Shape, x: Any, after: Any, moved: Any) -> list[tuple
     return made
 
 
-def on_box(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares, mid: Array, rad: Array) -> Bounds:
+def on_box(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares | None, mid: Array, rad: Array) -> Bounds:
     """The bounds of a claim on the box mid +- rad of (y, disturbance scaled to [-1, 1]), both (n + p,)."""
     n = shape.n
     both = variables(mid, rad)
     y, w = both.moved(lambda z: z[:n]), _disturbance(loop, both.moved(lambda z: z[n:]))
     f = forms(loop, V, c, shape, sq, y, w)
-    value = upper(-_wide(sq.value, rad), mid, rad, _affine(f.value, y).negated())
-    margin = upper(_wide(sq.margin, rad), mid, rad, _affine(f.margin, y))
-    low_V = -value.total
+    value = _affine(f.value)
+    minus_V = upper(None if sq is None else sq.minus_V, mid, rad, value.negated())
+    margin = upper(None if sq is None else sq.margin, mid, rad, _affine(f.margin))
+    low_V = -minus_V.total
     stays, held_scores = _stays(f.held, rad)
-    # V on a face of the cube: the term of that coordinate at the face instead of at its best
-    at = jnp.stack([value.at(1.0), value.at(-1.0)])[:, :n]
     touching = jnp.stack([mid + rad >= 1, mid - rad <= -1])[:, :n]
-    on_face = value.total - value.terms[None, :n] + at
-    on_face = on_face + 64 * U * (jnp.abs(value.total) + jnp.abs(value.terms[None, :n]) + jnp.abs(at))
-    enclosed = jnp.all(~touching | (on_face < -c.level))
+    walled = jnp.all(~touching | (minus_V.on_faces()[:, :n] < -c.level))
     decreases = margin.total <= 0
     if shape.cored:
-        if shape.continuous:
-            above = upper(_wide(sq.value_most, rad), mid, rad, _affine(f.value, y)).total
-        else:
-            above = _affine(f.after, y).range()[1]
-        decreases = decreases | (above <= c.core)
+        after = opposite(None if sq is None else sq.minus_V, mid, rad, value) if shape.continuous else _affine(f.after).range()[1]
+        decreases = decreases | (after <= c.core)
     positive = jnp.asarray(True) if shape.cored else low_V > 0  # with a core > 0, nothing is claimed where V is not above it
-    proved = (low_V > c.level) | (decreases & positive & stays & enclosed)
+    proved = (low_V > c.level) | (decreases & positive & stays & walled)
     hole = jnp.max(jnp.abs(mid[:n]) + rad[:n]) <= c.r0
     scores = (
-        jnp.where(decreases, 0.0, _share(margin.widths(rad)))
-        + jnp.where(positive & enclosed & stays, 0.0, _share(value.widths(rad)))
+        jnp.where(decreases, 0.0, _share(margin.widths))
+        + jnp.where(positive & walled & stays, 0.0, _share(minus_V.widths))
         + jnp.where(stays, 0.0, held_scores)
     )
     return Bounds(proved | hole, _weighed(scores, rad), low_V, margin.total)
 
 
-def on_face(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares, mid: Array, rad: Array) -> Bounds:
+def on_face(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, sq: Squares | None, mid: Array, rad: Array) -> Bounds:
     """The same for all r in (0, r0]: mid +- rad is a box of (d, disturbance), d on the surface of the cube; bounds divided by r or r^2."""
     n = shape.n
     both = variables(mid, rad)
     y = Germ((n,), c.r0, None, both.moved(lambda z: z[:n]))
     w = y.constant(_disturbance(loop, both.moved(lambda z: z[n:])))
     f = forms(loop, V, c, shape, sq, y, w)
-    value, value_widths = _germ_upper(-sq.value, mid, rad, _negated(f.value), c.r0)
-    margin, margin_widths = _germ_upper(sq.margin, mid, rad, f.margin, c.r0)
+    value, value_widths = _germ_upper(None if sq is None else sq.minus_V, mid, rad, _negated(f.value), c.r0)
+    margin, margin_widths = _germ_upper(None if sq is None else sq.margin, mid, rad, f.margin, c.r0)
     stays, held_scores = _stays([(z if isinstance(z, Affine) else z.whole, a, b) for z, a, b in f.held], rad)
     decreases, positive = margin <= 0, value < 0
     scores = (
@@ -253,61 +244,18 @@ def refutes(loop: ClosedLoop, V: Any, c: Numbers, shape: Shape, mid: Array, rad:
     return ((value <= c.level) & (rises | outside) & (jnp.max(jnp.abs(mid[:n])) > c.r0)) | on_border, jnp.where(on_border, face, mid)
 
 
-class Upper(NamedTuple):
-    """sup of sum_i q[i] (mid + rad xi)_i^2 + an affine number over xi: the total, the part of each coordinate, and its ingredients."""
-
-    total: Array
-    terms: Array
-    q: Array
-    mid: Array
-    rad: Array
-    a: Array
-    e: Array
-
-    def at(self, xi: float) -> Array:
-        """The terms at xi."""
-        y = self.mid + self.rad * xi
-        return self.q * y * y + self.a * xi
-
-    def widths(self, rad: Array) -> Array:
-        """How much each coordinate contributes to what is not known."""
-        bend = 2 * self.q * self.mid * self.rad
-        return jnp.abs(self.a + bend) + jnp.abs(self.q) * self.rad**2 + self.e * rad / jnp.maximum(jnp.sum(rad), TINY)
-
-
-def upper(q: Array, mid: Array, rad: Array, form: Affine) -> Upper:
-    """See Upper; each coordinate by formula. A concave term lies below its tangent at any point, a convex one is largest at an end."""
-    a = jnp.zeros_like(mid) if form.a is None else form.a
-
-    def term(xi: Array) -> Array:
-        y = mid + rad * xi
-        return q * y * y + a * xi
-
-    curved = q * rad * rad
-    best = jnp.clip(-(a / 2 + q * mid * rad) / jnp.where(curved < 0, curved, -1.0), -1.0, 1.0)
-    slope = 2 * q * (mid + rad * best) * rad + a
-    concave = term(best) + jnp.maximum(slope * (1 - best), slope * (-1 - best))
-    ends = jnp.maximum(term(jnp.ones_like(mid)), term(-jnp.ones_like(mid)))
-    far = jnp.abs(mid) + rad
-    size = jnp.abs(q) * far * far + jnp.abs(a)
-    terms = jnp.where(curved < 0, concave, ends) + 64 * U * size + TINY
-    total = form.c + jnp.sum(terms) + form.e
-    total = total + 8 * (mid.shape[0] + 4) * U * (jnp.abs(form.c) + jnp.sum(jnp.abs(terms)) + form.e)
-    return Upper(total, terms, q, mid, rad, a, form.e)
-
-
-def _germ_upper(q: Array, mid: Array, rad: Array, form: Germ | None, r0: Array) -> tuple[Array, Array]:
-    """Upper bound of (form + sum q y^2) / r^k over r in (0, r0], k = 1 or 2 its degree; and the widths."""
+def _germ_upper(square: Square | None, mid: Array, rad: Array, form: Germ | None, r0: Array) -> tuple[Array, Array]:
+    """Upper bound of (form + square) / r^k over r in (0, r0], k = 1 or 2 its degree; and the widths."""
     zero = Affine(jnp.zeros(()), None, jnp.zeros(()))
     q0, s1, s2 = (None, None, None) if form is None else form.parts
     if q0 is not None:  # not seen to be zero at the goal: nothing is proved
         return jnp.asarray(jnp.nan), rad
-    second = upper(_wide(q, rad), mid, rad, zero if s2 is None else s2)
+    second = upper(square, mid, rad, zero if s2 is None else s2)
     if s1 is None:
-        return second.total, second.widths(rad)
-    first = upper(jnp.zeros_like(rad), mid, rad, s1)
+        return second.total, second.widths
+    first = upper(None, mid, rad, s1)
     rise = r0 * jnp.maximum(second.total, 0.0)
-    return (first.total + rise) + 8 * U * (jnp.abs(first.total) + rise), first.widths(rad) + r0 * second.widths(rad)
+    return (first.total + rise) + 8 * U * (jnp.abs(first.total) + rise), first.widths + r0 * second.widths
 
 
 def _stays(conditions: list[tuple[Any, Any, Any]], rad: Array) -> tuple[Array, Array]:
@@ -340,10 +288,6 @@ def _weighed(scores: Array, rad: Array) -> Array:
     return jnp.where(rad > LEAST / 2, jnp.where(known, scores, 0.0) + jnp.where(known, 1e-3, 1.0) * _share(rad), -1.0)
 
 
-def _wide(q: Array, rad: Array) -> Array:
-    return jnp.concatenate([q, jnp.zeros(rad.shape[0] - q.shape[0])])
-
-
 def _plus(x: Any, y: Any) -> Any:
     return x if y is None else add(x, y)
 
@@ -362,5 +306,5 @@ def number(x: Any, like: Any) -> Any:
     return as_germ(x, like) if isinstance(like, Germ) else lift(x)
 
 
-def _affine(x: Any, like: Any) -> Affine:
+def _affine(x: Any) -> Affine:
     return Affine(jnp.zeros(()), None, jnp.zeros(())) if x is None else x

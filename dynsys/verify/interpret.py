@@ -66,8 +66,11 @@ class Names:
         return name is not None and name == self.of.get(id(y))
 
 
-def bounded(f: Callable[..., Any], *arguments: Any, names: Names | None = None) -> Any:
-    """f of numbers; see the module. Raises InvalidValue for a primitive without a rule, or for float32 inside f."""
+def bounded(f: Callable[..., Any], *arguments: Any, names: Names | None = None, seen: list[Any] | None = None) -> Any:
+    """f of numbers; see the module. seen: gets (whether of a product, plane) of every operand that is bent.
+
+    Raises InvalidValue for a primitive without a rule, or for float32 inside f.
+    """
     names = Names() if names is None else names
     leaves, tree = jax.tree_util.tree_flatten(arguments, is_leaf=_is_value)
     moving = [rules.numeric(x) or eqx.is_array(x) for x in leaves]
@@ -79,7 +82,7 @@ def bounded(f: Callable[..., Any], *arguments: Any, names: Names | None = None) 
 
     blanks = [jax.ShapeDtypeStruct(x.shape, jnp.float64 if rules.numeric(x) else x.dtype) for x in values]
     closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*blanks)
-    program = _Program(names)
+    program = _Program(names, seen)
     outputs = program.run(closed.jaxpr, closed.consts, values)
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(shapes), outputs)
 
@@ -95,8 +98,9 @@ class _Program:
     and `smaller`, because JAX finds the derivative of max by asking whether x == q.
     """
 
-    def __init__(self, names: Names):
+    def __init__(self, names: Names, seen: list[Any] | None = None):
         self.names = names
+        self.seen = seen
         self.within: list[Any] = []
         self.scaled: dict[int, tuple[float, Any]] = {}
         self.larger: dict[int, tuple[Any, Any]] = {}
@@ -177,6 +181,10 @@ class _Program:
 
     def apply(self, name: str, params: Any, x: Any, equation: Any) -> Any:
         """The rule of one primitive, on operands of which at least one is a number or the result is not exact."""
+        if self.seen is not None and (name in rules.BENT or name in rules.PRODUCTS):
+            planes = [z.a for z in x if isinstance(z, Affine) and z.a is not None]
+            product = name in rules.PRODUCTS
+            self.seen += [(product, a) for a in planes if len(planes) == 2 or not product]
         if name in rules.PLAIN | rules.PICKING and not isinstance(x[0], Verdict) and rules.numeric(x[0]):
             return _split(x[0], params) if name == "split" else x[0].moved(lambda z: equation.primitive.bind(z, *x[1:], **params))
         if name in rules.PLAIN and isinstance(x[0], Verdict):

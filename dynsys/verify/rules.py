@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from dynsys.verify.affine import Affine, Verdict, lift
-from dynsys.verify.functions import RECIPROCAL
+from dynsys.verify.functions import FUNCTIONS, RECIPROCAL
 from dynsys.verify.germ import Germ
 
 Number = Affine | Germ
@@ -30,6 +30,8 @@ EXACT = {  # of exact arrays, these give exact arrays
     "convert_element_type", "stop_gradient", "is_finite", "floor", "ceil", "reduce_max", "reduce_min", "reduce_and", "reduce_or",
     "argmax", "argmin", "random_bits",
 }  # fmt: skip
+BENT = {*FUNCTIONS, "abs", "max", "min", "clamp", "square", "integer_pow", "pow", "tan", "exp2", "gt", "ge", "lt", "le"}  # not linear
+PRODUCTS = {"mul", "dot_general", "div"}  # linear in each operand alone
 
 
 def numeric(x: Any) -> bool:
