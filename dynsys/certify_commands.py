@@ -3,9 +3,11 @@
 `dynsys.cli` adds them to its own commands. Heavy imports stand inside the commands.
 """
 
+import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +29,8 @@ class Candidate(StrEnum):
 
     quadratic = "quadratic"
     neural = "neural"
+    symbolic = "symbolic"
+    sos = "sos"
 
 
 def certify(
@@ -37,10 +41,12 @@ def certify(
         Controller, typer.Option(help="lqr: the regulator of the linearised system, inside the limits; none.")
     ] = Controller.lqr,
     candidate: Annotated[
-        Candidate, typer.Option(help="The kind of function; neural ones are trained, with the controller.")
+        Candidate,
+        typer.Option(help="The function: quadratic; neural, trained with the controller; symbolic, a formula; sos, sums of squares."),
     ] = Candidate.quadratic,
     train: Annotated[bool, typer.Option("--train", help="The same as --candidate neural.")] = False,
     limit: Annotated[str | None, typer.Option(help="The largest |u - rest|: one number, or one an input.")] = None,
+    inputs: Annotated[str | None, typer.Option(help='Or the inputs themselves: "0..5.96,0..5.96", one range an input.')] = None,
     goal: Annotated[str | None, typer.Option(help='The equilibrium: "0,0". Default: found near the middle of the domain.')] = None,
     rest: Annotated[str | None, typer.Option(help="The inputs that hold it. Default: 0.")] = None,
     rate: Annotated[
@@ -53,6 +59,10 @@ def certify(
     ] = None,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the system: --set m=0.15. Repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of every search for a proof.")] = 60.0,
+    boxes: Annotated[int, typer.Option(min=1, help="And the most boxes that it may look at.")] = 50_000_000,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a proof that a limit stopped, a file that ends in .unfinished.h5.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Where random numbers begin.")] = 0,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no page beside the certificate.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -60,12 +70,13 @@ def certify(
     """Find a Lyapunov function of a closed loop, prove it, and write a certificate that can be checked again.
 
     The plain quadratic of the linearised loop is always tried first. What is proved: on the set {V <= level} V decreases at the rate along
-    every trajectory, which therefore stays there and goes to the equilibrium.
+    every trajectory, which therefore stays there and goes to the equilibrium. A proof that meets a limit, or Ctrl-C, is kept beside OUT.
     """
     from rich.console import Console
 
     from dynsys.verify.certificate import save_certificate
     from dynsys.verify.routine import certified
+    from dynsys.verify.unfinished import load_unfinished
     from dynsys_datasets.files import check_target
 
     if out.suffix.lower() != ".h5":
@@ -73,40 +84,54 @@ def certify(
     check_target(out)
     console = Console(quiet=quiet)
     plant, names, about = _plant(target, parameter or [], dt)
-    low, high = _box(domain, plant.dim, names)
+    low, high = _ranges("--domain", domain, plant.dim, "state")
     Q, R = _weights(weights, plant)
-    found = certified(
-        plant,
-        low,
-        high,
-        goal=_numbers("--goal", goal, plant.dim),
-        rest=_numbers("--rest", rest, plant.n_inputs),
-        controller=controller.value if plant.n_inputs else "none",
-        limit=_numbers("--limit", limit, plant.n_inputs),
-        candidate="neural" if train else candidate.value,
-        rate=rate,
-        level=level,
-        Q=Q,
-        R=R,
-        seconds=seconds,
-        key=seed,
-        progress=lambda words: console.print(words, highlight=False),
-    )
+    kind = "neural" if train else candidate.value
+    with _watched(console) as (tell, watch):
+        found = certified(
+            plant,
+            low,
+            high,
+            goal=_numbers("--goal", goal, plant.dim),
+            rest=_numbers("--rest", rest, plant.n_inputs),
+            controller=controller.value if plant.n_inputs else "none",
+            limit=_numbers("--limit", limit, plant.n_inputs),
+            inputs=None if inputs is None else _ranges("--inputs", inputs, plant.n_inputs, "input"),
+            candidate=kind,
+            rate=rate,
+            level=level,
+            Q=Q,
+            R=R,
+            seconds=seconds,
+            boxes=boxes,
+            names=names,
+            key=seed,
+            resume=None if resume is None else load_unfinished(resume, plant),
+            progress=tell,
+            watch=watch,
+        )
     proof = found.proof
-    console.print(_words(found), highlight=False, soft_wrap=True)
+    console.print(_words(found, kind), highlight=False, soft_wrap=True)
+    about = {
+        **about,
+        "command": _command(),
+        **({"candidate" if found.proof is not found.plain[2] else "beside": found.words} if found.words else {}),
+    }
     if proof.proved:
-        save_certificate(proof, found.loop, found.V, out, about={**about, "command": shlex.join(["dynsys", *sys.argv[1:]])})
+        save_certificate(proof, found.loop, found.V, out, about=about)
         console.print(f"certificate: {out}", highlight=False, soft_wrap=True)
+    kept = _keep(found, out, about)
     if not no_report:
         from dynsys.report.certificate_page import write_certificate_report
 
         page = out.with_suffix(".html")
-        baseline = None if found.proof is found.plain[2] else found.plain[2]
-        command = shlex.join(["dynsys", *sys.argv[1:]])
-        write_certificate_report(proof, found.loop, found.V, page, names=names, title=target, command=command, baseline=baseline)
+        baseline = None if found.proof is found.plain[2] else (found.plain[2], found.plain[1])
+        write_certificate_report(proof, found.loop, found.V, page, names=names, title=target, command=_command(), baseline=baseline)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if not proof.proved:
-        raise DataError(f"{target}: not proved ({proof.reason}). {proof.outcome.remedy} No certificate is written.")
+        raise DataError(f"{target}: not proved ({proof.reason}). No certificate is written. {kept or proof.outcome.remedy}")
+    if kept:
+        console.print(kept, highlight=False, soft_wrap=True)
 
 
 def verify(
@@ -190,17 +215,17 @@ def _parameter(text: str) -> tuple[str, float]:
         raise InvalidValue(f"--set {text!r}: expected name=number, such as m=0.15.") from None
 
 
-def _box(text: str, dim: int, names: tuple[str, ...]) -> tuple[list[float], list[float]]:
-    """Low and high of "-3..3,-8..8"."""
+def _ranges(option: str, text: str, count: int, what: str) -> tuple[list[float], list[float]]:
+    """Low and high of "-3..3,-8..8"; one range is that of all."""
     parts = [part.split("..") for part in text.split(",")]
     try:
         ranges = [(float(low), float(high)) for low, high in parts]
     except ValueError:
-        raise InvalidValue(f'--domain {text!r}: expected one range a state, such as "-3..3,-8..8".') from None
+        raise InvalidValue(f'{option} {text!r}: expected one range a {what}, such as "-3..3,-8..8".') from None
     if len(ranges) == 1:
-        ranges = ranges * dim
-    if len(ranges) != dim or any(not low < high for low, high in ranges):
-        raise InvalidValue(f"--domain {text!r}: wants {dim} ranges with low < high, for {', '.join(names)}.")
+        ranges = ranges * count
+    if len(ranges) != count or any(not low < high for low, high in ranges):
+        raise InvalidValue(f"{option} {text!r}: wants {count} ranges with low < high, one a {what}.")
     return [low for low, _ in ranges], [high for _, high in ranges]
 
 
@@ -227,13 +252,93 @@ def _weights(text: str | None, plant: Any) -> tuple[Any, Any]:
     return np.diag(_numbers("--weights", states, plant.dim) or []), np.diag(_numbers("--weights", inputs or "1", plant.n_inputs) or [])
 
 
-def _words(found: Any) -> str:
+KINDS = {"neural": "trained function", "symbolic": "formula", "sos": "sum of squares"}
+
+
+def _words(found: Any, candidate: str) -> str:
+    """What is proved, and what became of the other function."""
     proof, (volume, error) = found.proof, found.volume
+    plain = found.proof is found.plain[2]
+    other = KINDS.get(candidate, candidate)
+    beside = "" if found.other is None else f"; {_beside(*((other, found.other) if plain else ('plain quadratic', found.plain)))}"
     if not proof.proved:
-        return f"{proof.outcome.value}: {proof.reason}"
-    what = "plain quadratic" if found.proof is found.plain[2] else "trained function"
+        return f"{proof.outcome.value}: {proof.reason}{beside}"
+    what = "plain quadratic" if plain else other
     refuted = "" if proof.bracket[1] != proof.bracket[1] else f" (refuted at {proof.bracket[1]:.6g})"
-    beside = "" if found.proof is found.plain[2] else f"; the plain quadratic proves {found.plain[3][0]:.5g}"
     about = f"{proof.boxes + proof.face_boxes} boxes in {proof.seconds:.2f} s, compilation {proof.compile_seconds:.1f} s"
     size = f"{volume:.5g}" + (f" ± {error:.2g}" if error else "")
     return f"proved: {what}, level {proof.level:.6g}{refuted}, volume {size}{beside}; rate {proof.rate:.3g}; {about}"
+
+
+def _beside(what: str, side: Any) -> str:
+    """How another function fared, from its loop, V, proof and volume."""
+    proof = side[2]
+    return f"the {what} proves {side[3][0]:.5g}" if proof.proved else f"the {what} is not proved ({proof.reason})"
+
+
+def _command() -> str:
+    return shlex.join(["dynsys", *sys.argv[1:]])
+
+
+def _keep(found: Any, out: Path, about: dict[str, Any]) -> str:
+    """Write what a limit stopped, and say how to go on; "" if nothing did."""
+    from dynsys.verify.unfinished import save_unfinished
+
+    if found.unfinished is None:
+        return ""
+    loop, V, proof = found.unfinished
+    path = save_unfinished(proof, loop, V, out.with_suffix(".unfinished.h5"), about)
+    words, skip = [], False
+    for word in sys.argv[1:]:
+        if not skip and word != "--resume" and not word.startswith("--resume="):
+            words.append(word)
+        skip = word == "--resume"
+    again = shlex.join(["dynsys", *words, "--resume", str(path)])
+    left = len(proof.remaining[0])
+    return f"The proof ({proof.boxes} boxes seen, {left} open; {proof.reason}) is kept in {path} and goes on with: {again}"
+
+
+@contextlib.contextmanager
+def _watched(console: Any) -> Iterator[tuple[Callable[[str], None], Callable[[float, int, float], bool]]]:
+    """tell(words) and watch(proved share, boxes, seconds): a bar in a terminal; True from watch once Ctrl-C was pressed.
+
+    The first Ctrl-C lets a proof end at its next pause, so that it can be kept; the second one ends the program at once.
+    """
+    import signal
+    import threading
+
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("proved"), BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    stopped, last = [False], [0, 0.0]
+
+    def interrupted(number: int, frame: Any) -> None:
+        if stopped[0]:
+            raise KeyboardInterrupt
+        stopped[0] = True
+        typer.echo("\ndynsys: stopping at the next pause of the proof, which is kept. Ctrl-C again stops at once.", err=True)
+
+    with Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal) as bar:
+        task = bar.add_task("proof", total=1.0, words="", visible=False)
+
+        def tell(words: str) -> None:
+            bar.update(task, visible=False)
+            console.print(words, highlight=False, soft_wrap=True, markup=False)
+
+        def watch(share: float, boxes: int, seconds: float) -> bool:
+            new, spent = (boxes - last[0], seconds - last[1]) if boxes >= last[0] and seconds > last[1] else (boxes, seconds)
+            last[:] = boxes, seconds
+            pace = f"{boxes:,} boxes, {new / spent:,.0f} a second" if spent > 0 else f"{boxes:,} boxes"
+            bar.update(task, completed=share, words=pace, visible=True)
+            return stopped[0]
+
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, interrupted) if main else None
+        try:
+            yield tell, watch
+        except KeyboardInterrupt:
+            typer.echo("dynsys: stopped; nothing is kept.", err=True)
+            raise typer.Exit(130) from None
+        finally:
+            if main:
+                signal.signal(signal.SIGINT, before)

@@ -2,7 +2,8 @@
 
 One table per kind maps a name to "module:attribute". Third parties add theirs through the entry-point groups
 `dynsys.models`, `dynsys.observations`, `dynsys.cells`, `dynsys.flows`, `dynsys.dictionaries`, `dynsys.controllers`, `dynsys.costs`,
-`dynsys.metrics` and `dynsys.solvers`; those never override a built-in name. Parts are what models and controllers are wrapped in.
+`dynsys.policies`, `dynsys.lyapunovs`, `dynsys.metrics` and `dynsys.solvers`; those never override a built-in name. Parts are what models
+and controllers are wrapped in; policies and candidates of Lyapunov functions are what proofs are about.
 """
 
 import functools
@@ -128,6 +129,21 @@ PARTS: dict[str, str] = {
     "learned-factors": "dynsys.control.factored:Learned",
 }
 
+POLICIES: dict[str, str] = {
+    "saturated-linear": "dynsys.verify.policy:SaturatedLinear",
+    "neural-policy": "dynsys.verify.policy:NeuralPolicy",
+    "network": "dynsys.verify.network:Network",
+}
+
+LYAPUNOVS: dict[str, str] = {
+    "quadratic": "dynsys.verify.lyapunov:QuadraticLyapunov",
+    "polynomial": "dynsys.verify.lyapunov:PolynomialLyapunov",
+    "neural": "dynsys.verify.lyapunov:NeuralLyapunov",
+    "piecewise-affine": "dynsys.verify.lyapunov:PiecewiseAffineLyapunov",
+    "piecewise-quadratic": "dynsys.verify.lyapunov:PiecewiseQuadraticLyapunov",
+    "symbolic": "dynsys.verify.symbolic:SymbolicLyapunov",
+}
+
 _TABLES = {
     "model": MODELS,
     "observation": OBSERVATIONS,
@@ -137,9 +153,14 @@ _TABLES = {
     "controller": CONTROLLERS,
     "cost": COSTS,
     "part": PARTS,
+    "policy": POLICIES,
+    "lyapunov": LYAPUNOVS,
     "metric": METRICS,
     "solver": SOLVERS,
 }
+
+
+_PLURALS = {"dictionary": "dictionaries", "policy": "policies"}
 
 
 @functools.cache
@@ -148,7 +169,7 @@ def table(kind: str) -> dict[str, str]:
     if kind not in _TABLES:
         raise UnknownName("kind", kind, _TABLES)
     found = dict(_TABLES[kind])
-    for point in entry_points(group="dynsys.dictionaries" if kind == "dictionary" else f"dynsys.{kind}s"):
+    for point in entry_points(group=f"dynsys.{_PLURALS.get(kind, f'{kind}s')}"):
         found.setdefault(point.name, point.value)
     return found
 

@@ -25,7 +25,7 @@ Module = typing.TypeVar("Module", bound=eqx.Module)
 LARGEST = 2**32  # bytes of one array
 UNLIMITED = ("low", "high")  # limits may be infinite: there is none
 _PLAIN = (bool, int, float, str, type(None))
-_KINDS = ("model", "observation", "cell", "flow", "dictionary", "controller", "cost", "part")
+_KINDS = ("model", "observation", "cell", "flow", "dictionary", "controller", "cost", "part", "policy", "lyapunov")
 
 
 def write_model(group: Any, model: AbstractMap) -> None:
@@ -95,17 +95,20 @@ def _write(group: Any, module: eqx.Module) -> None:
         value = getattr(module, field.name)
         if isinstance(value, eqx.Module):
             _write(group.create_group(field.name), value)
-        elif isinstance(value, tuple) and all(isinstance(item, _PLAIN) for item in value):
-            plain[field.name] = list(value)
+        elif _is_plain(value):
+            plain[field.name] = value
         elif isinstance(value, tuple):
             _write_tuple(group.create_group(field.name), value, f"{type(module).__name__}.{field.name}")
-        elif isinstance(value, _PLAIN):
-            plain[field.name] = value
         elif eqx.is_array_like(value):
             group.create_dataset(field.name, data=np.asarray(value))
         else:
             raise DataError(f"{type(module).__name__}: field {field.name!r} holds a {type(value).__name__}, which can't be stored.")
     write_text(group, "fields", json.dumps(plain))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON holds it: a text, a number, or tuples of such, which it calls lists."""
+    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 def _write_tuple(group: Any, items: tuple[Any, ...], name: str) -> None:

@@ -30,14 +30,14 @@ def write_certificate_report(
     names: Sequence[str] | None = None,
     title: str = "",
     command: str = "",
-    baseline: Proof | None = None,
+    baseline: tuple[Proof, AbstractLyapunov] | None = None,
     seconds: float | None = None,
 ) -> Path:
     """Write the report of a proof, whatever its outcome, to `path` and return it; a reader sees the old or the whole new file.
 
-    names (n): of the states. title: what is certified. command: the command line that made it. baseline: the proof of the plain quadratic,
-    in its default frame, which is shown beside. seconds: of the whole run, training included. It simulates some 20,000 trajectories.
-    Raises InvalidValue for names that do not fit or another kind of baseline, MissingExtra (extra 'report') without matplotlib.
+    names (n): of the states. title: what is certified. command: the command line that made it. baseline: the plain quadratic that is shown
+    beside, its proof and V. seconds: of the whole run, training included. It simulates some 20,000 trajectories.
+    Raises InvalidValue for names that do not fit, MissingExtra (extra 'report') without matplotlib.
     """
     path = Path(path)
     view = view_of(proof, loop, V, names=names, baseline=baseline)

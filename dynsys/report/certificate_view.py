@@ -21,7 +21,7 @@ from dynsys.precision import x64
 from dynsys.verify.basin import AWAY, CONVERGED, Basin, basin, fates, paths
 from dynsys.verify.certify import Proof
 from dynsys.verify.loop import ClosedLoop
-from dynsys.verify.lyapunov import AbstractLyapunov, QuadraticLyapunov
+from dynsys.verify.lyapunov import AbstractLyapunov
 from dynsys.verify.routine import volume_of
 from dynsys.verify.violation import Violation, decrease, largest
 
@@ -29,7 +29,6 @@ PLANES = 3
 ZOOM = 2.5  # sizes of the set that a plane shows at most
 ARROWS = 17
 COARSE = 17  # points a side of the grids that planes are chosen by
-FRAME = 1 + 1e-9  # by how much the frame of a quadratic V is wider than its set
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ def view_of(
     V: AbstractLyapunov,
     *,
     names: Sequence[str] | None = None,
-    baseline: Proof | None = None,
+    baseline: tuple[Proof, AbstractLyapunov] | None = None,
     samples: int = 4096,
     resolution: int = 120,
     key: Any = 0,
 ) -> CertificateView:
     """Simulate and evaluate what the report shows. baseline: as in `write_certificate_report`. samples: starts; resolution: points a side.
 
-    Raises InvalidValue for names that do not fit, or a baseline that is not of a quadratic in its own frame.
+    Raises InvalidValue for names that do not fit.
     """
     n = loop.dim
     names = tuple(f"x{i + 1}" for i in range(n)) if names is None else tuple(names)
@@ -109,7 +108,7 @@ def view_of(
         raise InvalidValue(f"write_certificate_report: names must have one name a state, {n}, got {len(names)}.")
     with x64():
         low, high, bounded = _window(proof, loop)
-        plain = None if baseline is None else quadratic_of(baseline, np.asarray(loop.goal))
+        plain = None if baseline is None else baseline[1]
         found = basin(loop, V, proof.level, low, high, samples=samples, inside=max(samples // 2, 1), core=proof.core, key=key)
         size = np.max(np.abs(found.inner - np.asarray(loop.goal)), axis=0)
         planes = tuple(
@@ -128,25 +127,10 @@ def view_of(
         if counts[best] and not F[best] <= worst.largest:
             worst = replace(worst, largest=float(F[best]), state=found.inner[best])
         main = Side(proof, V, _volume(V, proof, low, high))
-        other = None if baseline is None or plain is None else Side(baseline, plain, _volume(plain, baseline, low, high))
+        other = None if baseline is None else Side(*baseline, _volume(baseline[1], baseline[0], low, high))
     return CertificateView(
         loop, main, other, names, low, high, bounded, found, planes, F[counts], worst, times, lines, heights, roles
     )  # fmt: skip
-
-
-def quadratic_of(proof: Proof, goal: Float[np.ndarray, " n"]) -> QuadraticLyapunov:
-    """The quadratic V of a proof in its own ("diagonal") frame: V = level |y|^2. Raises InvalidValue if the boxes contradict that."""
-    inverse = np.linalg.inv(proof.frame)
-    V = QuadraticLyapunov.of(proof.level * FRAME**2 * inverse.T @ inverse, goal)
-    mid, rad, bounds = proof.leaves
-    n = len(goal)
-    if len(mid):
-        least = proof.level * FRAME**2 * np.sum(np.maximum(np.abs(mid[:, :n]) - rad[:, :n], 0.0) ** 2, axis=1)
-        if not np.allclose(bounds[:, 0], least, rtol=1e-6, atol=1e-6 * proof.level):
-            raise InvalidValue(
-                "write_certificate_report: baseline must be the proof of a quadratic V in its default frame; the boxes of this one are not."
-            )
-    return V
 
 
 def _window(proof: Proof, loop: ClosedLoop) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from dynsys.dynamics import AbstractFlow
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
+from dynsys.verify.frames import enclosing
 from dynsys.verify.lyapunov import AbstractLyapunov
 
 Vector = Callable[[Array], Array]
@@ -85,7 +86,8 @@ def attack(
     """Counterexamples in {V <= level} inside the box [low, high] (n,), by `steps` ascents from `starts` random states; in float64.
 
     loop: a `Loop`, or a `ClosedLoop` (at the middle of its disturbances). rate: of decrease, a step of a map or a unit of time of a flow.
-    Half of the starts lie uniformly in the box, half at distances from the goal that are uniform on a logarithmic scale down to 1e-6 of it.
+    Half of the starts lie uniformly in the box, the others in the cube that encloses the set, of these half at distances from the goal that
+    are uniform on a logarithmic scale down to 1e-6 of it.
     Raises InvalidValue for a box that is empty or does not hold the goal, or counts below 1.
     """
     with x64():
@@ -93,7 +95,8 @@ def attack(
         if min(starts, steps) < 1:
             raise InvalidValue(f"attack: starts and steps must be at least 1, got {starts} and {steps}.")
         key = jr.key(key) if isinstance(key, int) else key
-        x, F = _search(V, loop, low, high, jnp.asarray(level, float), jnp.asarray(rate, float), key, starts, steps)
+        cube = enclosing(V, level, low, high)
+        x, F = _search(V, loop, low, high, cube, jnp.asarray(level, float), jnp.asarray(rate, float), key, starts, steps)
         order = jnp.argsort(-F)
         count = int(jnp.sum(F > 0))
         return Attack(x[order[:count]], F[order[:count]], starts * (steps + 1))  # pyright: ignore[reportCallIssue]
@@ -101,7 +104,7 @@ def attack(
 
 @eqx.filter_jit
 def _search(
-    V: AbstractLyapunov, loop: Any, low: Array, high: Array, level: Array, rate: Array, key: Array, starts: int, steps: int
+    V: AbstractLyapunov, loop: Any, low: Array, high: Array, cube: Array, level: Array, rate: Array, key: Array, starts: int, steps: int
 ) -> tuple[Array, Array]:
     def score(x: Array) -> Array:
         return badness(V, loop, x, low, high, level, rate)
@@ -113,7 +116,7 @@ def _search(
         better = worst < F
         return (x, jnp.where(better[:, None], x, best), jnp.where(better, F, worst)), None
 
-    x = scattered(key, starts, V.goal, low, high)
+    x = scattered(key, starts, V.goal, low, high, cube)
     x = jax.vmap(lambda y: inward(V, y, level))(x)
     F = jax.vmap(lambda y: real(V, loop, y, low, high, level, rate))(x)
     (_, best, worst), _ = jax.lax.scan(ascend, (x, x, F), jnp.arange(steps) % 25)
@@ -154,12 +157,20 @@ def inward(V: AbstractLyapunov, x: Array, level: Array, halvings: int = 12) -> A
     return jnp.where(V.value(x) <= level, x, V.goal + near * (x - V.goal))
 
 
-def scattered(key: Array, count: int, goal: Array, low: Array, high: Array, smallest: float = 1e-6) -> Array:
-    """States (count, n): half uniform in the box, half the same drawn towards the goal by a factor between `smallest` and 1."""
-    where, how = jr.split(key)
+def scattered(
+    key: Array, count: int, goal: Array, low: Array, high: Array, cube: Array | None = None, smallest: float = 1e-6
+) -> Float[Array, "count n"]:
+    """States (count, n): the even ones uniform in the box, the others in goal + cube [-1, 1]^n, without one in the box too.
+
+    Of the latter every second is drawn towards the goal by a factor between `smallest` and 1. What leaves the box stays at its border.
+    """
+    where, how, which = jr.split(key, 3)
     x = jr.uniform(where, (count, len(goal)), low.dtype, minval=low[None, :], maxval=high[None, :])
+    inner = x if cube is None else goal[None, :] + jr.uniform(which, x.shape, low.dtype, minval=-1.0, maxval=1.0) @ cube.T
+    number = jnp.arange(count)
     factor = jnp.exp(jr.uniform(how, (count,), low.dtype, minval=jnp.log(smallest), maxval=0.0))
-    factor = jnp.where(jnp.arange(count) % 2 == 0, 1.0, factor)
+    factor = jnp.where(number % 4 == 3, factor, 1.0)
+    x = jnp.where((number % 2 == 0)[:, None], x, jnp.clip(inner, low[None, :], high[None, :]))
     return goal[None, :] + factor[:, None] * (x - goal[None, :])
 
 

@@ -115,7 +115,7 @@ def basin(
         low, high = box_of("basin", low, high, V.goal)
         one, two, three = jr.split(jr.key(key) if isinstance(key, int) else key, 3)
         starts = jr.uniform(one, (samples, len(low)), minval=low[None, :], maxval=high[None, :])
-        inner = _inwards(V, scattered(two, inside, V.goal, low, high, 1e-2), jnp.asarray(level, float))
+        inner = _inwards(V, scattered(two, inside, V.goal, low, high, smallest=1e-2), jnp.asarray(level, float))
         values = _values(V, starts)
         starts, inner = np.asarray(starts), np.asarray(inner)
         arrived = None if core <= 0 else (lambda x: V.value(x) <= core)

@@ -4,7 +4,7 @@
     check("cert.h5").valid
 
 The layout is in `check_file.py`. The loop and V are stored as programs (`program.py`), text that a person can read; and as modules, from
-which they can be made again, if their classes are registered.
+which they can be made again (`load_modules`), if their classes are registered.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from dynsys.errors import DynsysError, InvalidValue
-from dynsys.models.store import write_module
+from dynsys.errors import DataError, DynsysError, InvalidValue
+from dynsys.models.store import read_module, write_module
 from dynsys.precision import x64
 from dynsys.verify.certify import Proof
 from dynsys.verify.check_file import FORMAT, VERSION, Claim, digest, read
@@ -59,57 +59,89 @@ def save_certificate(proof: Proof, loop: ClosedLoop, V: Any, path: str | Path, *
             f"save_certificate: the proof ended as '{proof.outcome.value}' with {len(mid)} boxes kept. A certificate needs a whole proof; "
             "call certify with keep_leaves=True and a level that it can prove."
         )
-    words = json.dumps(
-        {
-            "about": _plain(about or {}),
-            "assumptions": list(proof.assumptions),
-            "bracket": [None if np.isnan(x) else float(x) for x in proof.bracket],
-            "boxes": proof.boxes,
-            "seconds": proof.seconds,
-            "rest": None if loop.rest is None else np.asarray(loop.rest).tolist(),
-            "versions": versions(),
-        },
-        indent=1,
-    )
-    with x64():
-        V = jax.tree_util.tree_map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, V)
-    n, p = loop.dim, loop.low.shape[0]
-    programs = {
-        "loop": trace(lambda loop, x, w: loop.advance(x, w), loop, n=n, p=p),
-        "V": trace(lambda V, x: V.value(x), V, n=n),
-    }
+    V = in_float64(V)
     volume = volume_in_cube(V, np.asarray(loop.goal), proof)
+    numbers = {"r0": proof.r0, "volume": volume[0], "volume_error": volume[1]}
     path = Path(path)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        numbers = {
-            "level": proof.level,
-            "rate": proof.rate,
-            "core": proof.core,
-            "r0": proof.r0,
-            "volume": volume[0],
-            "volume_error": volume[1],
-        }
-        for key, value in numbers.items():
-            file.attrs[key] = np.float64(value)
-        for key, text in (("format", FORMAT), ("time", "flow" if loop.continuous else "map")):
-            file.attrs[key] = np.bytes_(text.encode())
-        file.attrs["version"] = VERSION
-        for name, array in (
-            ("goal", loop.goal),
-            ("frame", proof.frame),
-            ("domain", np.stack(proof.domain)),
-            ("disturbance", np.stack([loop.low, loop.high])),
-        ):
-            file[name] = np.asarray(array, np.float64)
-        for name, array in (("mid", mid), ("rad", rad), ("bounds", bounds)):
-            file.create_dataset(f"leaves/{name}", data=np.asarray(array, np.float64), compression="gzip", shuffle=True)
-        for name, program in programs.items():
-            _write_program(file.create_group(name), program)
+        write_claim(file, proof, loop, V, numbers, about)
+        write_arrays(file, "leaves", mid=mid, rad=rad, bounds=bounds)
         for name, module in (("plant", loop.plant), ("policy", loop.policy), ("candidate", V)):
             _write_module(file, name, module)
-        file["words"] = np.bytes_(words.encode())
-        file.attrs["digest"] = np.bytes_(digest(file).encode())
+        seal(file, FORMAT, VERSION)
     return path
+
+
+def write_claim(file: Any, proof: Proof, loop: ClosedLoop, V: Any, numbers: dict[str, float], about: dict[str, Any] | None) -> None:
+    """What a proof is about, finished or not: level, rate, core and more `numbers`, goal, coordinates, domain, programs, words."""
+    words = {
+        "about": _plain(about or {}),
+        "assumptions": list(proof.assumptions),
+        "bracket": [None if np.isnan(x) else float(x) for x in proof.bracket],
+        "boxes": proof.boxes,
+        "seconds": proof.seconds,
+        "rest": None if loop.rest is None else np.asarray(loop.rest).tolist(),
+        "versions": versions(),
+    }
+    texts = programs(loop, V)
+    for key, value in {"level": proof.level, "rate": proof.rate, "core": proof.core, **numbers}.items():
+        file.attrs[key] = np.float64(value)
+    file.attrs["time"] = np.bytes_(b"flow" if loop.continuous else b"map")
+    for name, array in (
+        ("goal", loop.goal),
+        ("frame", proof.frame),
+        ("domain", np.stack(proof.domain)),
+        ("disturbance", np.stack([loop.low, loop.high])),
+    ):
+        file[name] = np.asarray(array, np.float64)
+    for name, program in texts.items():
+        _write_program(file.create_group(name), program)
+    file["words"] = np.bytes_(json.dumps(words, indent=1).encode())
+
+
+def seal(file: Any, form: str, version: int) -> None:
+    """What the file is, and the digest of all that it holds."""
+    file.attrs["format"], file.attrs["version"] = np.bytes_(form.encode()), version
+    file.attrs["digest"] = np.bytes_(digest(file).encode())
+
+
+def write_arrays(file: Any, group: str, **arrays: Any) -> None:
+    """Float64 arrays under a group, packed."""
+    for name, array in arrays.items():
+        file.create_dataset(f"{group}/{name}", data=np.asarray(array, np.float64), compression="gzip", shuffle=True)
+
+
+def programs(loop: ClosedLoop, V: Any) -> dict[str, ProgramText]:
+    """The loop and V as programs. Raises InvalidValue for functions that no program can hold."""
+    return {
+        "loop": trace(lambda loop, x, w: loop.advance(x, w), loop, n=loop.dim, p=loop.low.shape[0]),
+        "V": trace(lambda V, x: V.value(x), V, n=loop.dim),
+    }
+
+
+def in_float64(V: Any) -> Any:
+    """V with its floats as `certify` reads them."""
+    with x64():
+        return jax.tree_util.tree_map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, V)
+
+
+def load_modules(path: str | Path) -> dict[str, Any]:
+    """`plant`, `policy` and `candidate` of a file as modules, those of them that it holds.
+
+    Raises DataError for a file that can't be read, or a class that is not registered here.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return read_modules(file, str(path))
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path}: it can't be read: {error}.") from None
+
+
+def read_modules(file: Any, where: str) -> dict[str, Any]:
+    """As `load_modules`, of a file that is open; `where` begins every message."""
+    return {name: read_module(group, where, eqx.Module) for name, group in file["modules"].items()} if "modules" in file else {}
 
 
 def load_certificate(path: str | Path) -> Certificate:
@@ -154,7 +186,7 @@ def _plain(about: dict[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(about))
     except (TypeError, ValueError):
-        raise InvalidValue(f"save_certificate: about must be a dictionary of plain values, got {about!r}.") from None
+        raise InvalidValue(f"about must be a dictionary of plain values, got {about!r}.") from None
 
 
 def _write_program(group: Any, program: ProgramText) -> None:

@@ -16,17 +16,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
 from dynsys.verify import branch, claim
-from dynsys.verify.frames import frame_of
+from dynsys.verify.frames import decrease, frame_of
 from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.parts import quadratic
 from dynsys.verify.proof import Counterexample as Counterexample, Outcome as Outcome, Proof as Proof
-from dynsys.verify.search import Claimed, Limits, Told, hole, search_boxes
+from dynsys.verify.search import STICKS_OUT, Claimed, Limits, Told, hole, search_boxes
 from dynsys.verify.square import Factors
+
+GROWTH, GROWN = 1.25, 6  # of a cube that does not enclose the set: by how much, how often
 
 
 def certify(
@@ -52,7 +53,8 @@ def certify(
     domain: (low, high), each (n,), with the goal inside; None (a quadratic V only): all of the state space. rate: decrease a step (maps),
     or a unit of time (flows). level None: searched, until proved / refuted level is above `sharpness` or the limits are met.
     core > 0: nothing is claimed below it but that it is invariant, for disturbances that do not vanish at the goal.
-    frame: "box" (y is the domain's), "diagonal" (y diagonalises V and the linear decrease, the default for a quadratic V), or T (n, n).
+    frame: the coordinates of the boxes (`frames.py`): "box", "diagonal", "directions" (the default for a quadratic V), "curvature" (for any
+    other; "box" where it does not exist), or T (n, n). The set that is meant is that inside the cube |y_i| <= 1, off its border.
     resume: a proof of the same claim that was stopped. progress(proved share of the volume, boxes, seconds); True from it stops.
 
     Raises InvalidValue for arguments that do not fit, a goal that is no equilibrium, or a function without bounds.
@@ -63,7 +65,9 @@ def certify(
         V = jax.tree_util.tree_map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, V)
         _check(loop, V, rate, level, core, limits)
         if level is not None:
-            return _prove(_claimed(loop, V, domain, rate, level, core, frame), limits, resume, progress)
+            if resume is not None:
+                return _prove(_claimed(loop, V, domain, rate, level, core, resume.frame), limits, resume, progress)
+            return _attempt(loop, V, domain, rate, level, core, frame, limits, progress)
         return _largest(loop, V, domain, rate, core, frame, limits, progress, sharpness)
 
 
@@ -88,17 +92,11 @@ def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, c
     if low.shape != (n,) or high.shape != (n,) or not np.all((low < goal) & (goal < high)):
         raise InvalidValue(f"certify: domain must be (low, high), each ({n},), with the goal strictly inside; got {low} and {high}.")
     found = quadratic(V)
-    if frame is None:
-        frame = "directions" if found is not None and not found[2] else "box"
     P, P_off, general = (jnp.zeros((n, n)), jnp.zeros((n, n)), True) if found is None else found
-    split = found is not None and not (isinstance(frame, str) and frame == "box")
-    if found is not None and not split:
-        P, P_off, general = jnp.zeros((n, n)), jnp.zeros((n, n)), True
     w = 0.5 * (loop.low + loop.high)
-    A = jnp.where(split, jax.jacfwd(lambda x: loop.advance(x, w))(loop.goal), 0.0)
+    A = jnp.zeros((n, n)) if found is None else jax.jacfwd(lambda x: loop.advance(x, w))(loop.goal)
+    T, walled = frame_of(frame, loop, V, None if found is None else np.asarray(P), rate, level, low, high)
     form = decrease(np.asarray(A), np.asarray(P), rate, loop.continuous)
-    told = None if found is None else (np.asarray(found[0]), found[2])
-    T, walled = frame_of(frame, loop, told, form, low, high, level)
     margin, minus_V = Factors.of(T.T @ form @ T), Factors.of(-T.T @ np.asarray(P) @ T)
     leaves = [x for x in jax.tree_util.tree_leaves((loop, V)) if eqx.is_array(x)]
     goals = tuple(i for i, x in enumerate(leaves) if x.shape == (n,) and bool(jnp.all(x == loop.goal)))
@@ -107,30 +105,30 @@ def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, c
         jnp.asarray(level, float), jnp.asarray(rate, float), jnp.asarray(core, float), jnp.asarray(0.0),
         margin, minus_V,
     )  # fmt: skip
-    plain = split is False and found is not None
-    V = Whole(V) if plain else V  # pyright: ignore[reportCallIssue]
-    shape = claim.Shape(n, loop.continuous, split, general, walled, core > 0, goals, bool(np.any(margin.up)))
+    shape = claim.Shape(n, loop.continuous, found is not None, general, walled, core > 0, goals, bool(np.any(margin.up)))
     return Claimed(loop, V, numbers, shape, (low, high))
 
 
-class Whole(eqx.Module):
-    """A candidate without its quadratic part being told apart."""
-
-    V: Any
-
-    @property
-    def goal(self) -> Array:
-        """As of V."""
-        return self.V.goal
-
-    def value(self, x: Array) -> Array:
-        """As of V."""
-        return self.V.value(x)
-
-
-def decrease(A: np.ndarray, P: np.ndarray, rate: float, continuous: bool) -> np.ndarray:
-    """The matrix of the decrease of v'Pv along the linear system A, claimed rate included."""
-    return A.T @ P + P @ A + rate * P if continuous else A.T @ P @ A - (1 - rate) * P
+def _attempt(
+    loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, core: float, frame: Any, limits: Limits, progress: Told | None
+) -> Proof:
+    """The proof of one level. A frame that is not given is chosen; where the set is found to stick out of its cube, the cube grows."""
+    if frame is not None:
+        return _prove(_claimed(loop, V, domain, rate, level, core, frame), limits, None, progress)
+    found = quadratic(V)
+    if found is not None and not found[2]:
+        return _prove(_claimed(loop, V, domain, rate, level, core, "directions"), limits, None, progress)
+    try:
+        claimed = _claimed(loop, V, domain, rate, level, core, "curvature")
+    except InvalidValue:
+        return _prove(_claimed(loop, V, domain, rate, level, core, "box"), limits, None, progress)
+    proof = _prove(claimed, limits, None, progress)
+    for k in range(1, GROWN + 1):
+        if proof.counterexample is None or proof.counterexample.what != STICKS_OUT:
+            return proof
+        frame = GROWTH**k * np.asarray(claimed.numbers.T) if k < GROWN or domain is None else "box"
+        proof = _prove(_claimed(loop, V, domain, rate, level, core, frame), limits, None, progress)
+    return proof
 
 
 def _prove(claimed: Claimed, limits: Limits, resume: Proof | None, progress: Told | None) -> Proof:
@@ -138,16 +136,13 @@ def _prove(claimed: Claimed, limits: Limits, resume: Proof | None, progress: Tol
     began = time.perf_counter()
     extra = claimed.loop.low.shape[0]
     r0, face_boxes, compiling = 0.0, 0, 0.0
+    search = branch.start(*branch.grid(claimed.shape.n, extra))
     if resume is not None:
         r0, face_boxes = float(np.nan_to_num(resume.r0)), resume.face_boxes
-        search = resume.search._replace(point=None)
-    else:
-        search = branch.start(*branch.grid(claimed.shape.n, extra))
-        if not claimed.shape.cored:
-            r0, face_boxes, compiling = hole(claimed, limits, began)
+        search = resume.search._replace(open=[*resume.search.open, *resume.search.aside], aside=[], point=None)
+    if r0 == 0 and not claimed.shape.cored:
+        r0, face_boxes, compiling = hole(claimed, limits, began)
     claimed = replace(claimed, numbers=eqx.tree_at(lambda c: c.r0, claimed.numbers, jnp.asarray(r0)))
-    if resume is not None:
-        search = search._replace(open=[*search.open, *search.aside], aside=[])
     search, reason, counterexample, more = search_boxes(claimed, search, limits, began + compiling, progress)
     outcome = Outcome.PROVED if not reason else (Outcome.COUNTEREXAMPLE if counterexample is not None else Outcome.UNDECIDED)
     numbers, level = claimed.numbers, float(claimed.numbers.level)
@@ -165,13 +160,19 @@ def _largest(
     loop: ClosedLoop, V: Any, domain: Any, rate: float, core: float, frame: Any, limits: Limits, progress: Told | None, sharpness: float
 ) -> Proof:
     """Bisection of the level between proved and refuted ones."""
-    began = time.perf_counter()
+    began, stopped = time.perf_counter(), []
+
+    def watch(share: float, boxes: int, seconds: float) -> bool:
+        if progress is not None and progress(share, boxes, seconds) is True:
+            stopped.append(True)
+        return bool(stopped)
+
     level = _first_level(loop, V, domain)
     proved, bad, false, best, last, compiling, share = 0.0, np.inf, np.inf, None, None, 0.0, 0.25
     while time.perf_counter() - began - compiling < limits.seconds:
         left = limits.seconds - (time.perf_counter() - began - compiling)
         part = replace(limits, seconds=max(min(left, max(2.0, share * limits.seconds)), 0.1))
-        last = _prove(_claimed(loop, V, domain, rate, level, core, frame), part, None, progress)
+        last = _attempt(loop, V, domain, rate, level, core, frame, part, watch)
         compiling += last.compile_seconds
         if last.proved:
             proved, best = level, last
@@ -180,6 +181,8 @@ def _largest(
             bad = min(bad, false)
         else:
             bad = min(bad, level)
+        if stopped:
+            break
         if bad < np.inf and (proved > sharpness * bad or bad < 1e-12):
             break
         level = 2 * proved if bad == np.inf else (0.5 * bad if proved == 0 else float(np.sqrt(proved * bad)))

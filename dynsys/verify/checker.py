@@ -12,7 +12,8 @@ and V > level on the border of the cube, so that {V <= level} in the cube is lef
     frame        T is invertible
     equilibrium  F(goal, w) = goal (maps) or 0 (flows): exactly, or to a few roundings, and then as a declared fact
     border       V > level on the 2n faces of the cube
-    hole         what is said of x, for x = goal + r T d, all d on the faces and all r in (0, r0] at once (`check_hole.py`)
+    hole         what is said of x, for x = goal + r T d, all d on the faces and all r in (0, r0] at once (`check_hole.py`); where these
+                 numbers are too coarse for the r0 of the file, with r0 / 2, r0 / 4, ...
     leaves       the boxes of the file cover the cube without a gap; each lies in the hole, or above the level, or has what is said of x
 
 Bounds that the file holds are not read. A box that the arithmetic here (`check_numbers.py`) can't close is halved, `depth` times at most.
@@ -21,8 +22,9 @@ With core > 0 nothing is said near the goal: the decrease is V(x+) <= max((1 - r
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice, product
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ from dynsys.verify.check_program import Dual, Names, run
 from dynsys.verify.check_words import assumptions, in_words
 
 ENTRIES = 2_000_000  # of one coefficient array: sets how many boxes are bounded at once
+SHRUNK = 8  # values of r0 that are tried
 FACE_DEPTH = 12  # halvings of a face, per coordinate
 CORNERS = 64  # of the disturbances, at which the equilibrium is checked
 WHY = (
@@ -108,7 +111,7 @@ def check(path: Any, *, seconds: float = 3600.0, depth: int = 24) -> Verdict:
 
 def _prove(claim: Claim, work: Work) -> tuple[tuple[str, ...], tuple[float, float]]:
     """The five steps: assumptions and volume. Raises Refused."""
-    n, p = len(claim.goal), len(claim.w_low)
+    n = len(claim.goal)
     if claim.continuous and claim.V.jumps:
         raise Refused("V: it has `choose`, so it may jump, and then its derivative says nothing along a flow.")
     inverse, inner = frame(claim.T)
@@ -116,10 +119,10 @@ def _prove(claim: Claim, work: Work) -> tuple[tuple[str, ...], tuple[float, floa
     exact = equilibrium(claim)
     if not covers(claim.mid, claim.rad):
         raise Refused("leaves: the boxes do not cover the cube exactly once.")
-    everything = (claim, inverse, inner, walled)
     closed(lambda mid, rad: on_border(claim, mid, rad), *faces(n, 0), work, "border", count=False)
     if claim.core == 0:
-        closed(lambda mid, rad: in_hole(*everything, mid, rad), *faces(n, p), work, "hole", count=False)
+        claim = without_hole(claim, inverse, inner, walled, work)
+    everything = (claim, inverse, inner, walled)
     shares = closed(lambda mid, rad: in_box(*everything, mid, rad), claim.mid, claim.rad, work, "leaves", count=True)
     whole = 2.0**n * abs(np.linalg.det(claim.T))
     volume = (shares[0] * whole * (1 - 1e-9), shares[1] * whole * (1 + 1e-9))
@@ -169,6 +172,21 @@ def equilibrium(claim: Claim) -> bool:
     if not bool(np.all(np.abs(moved.p[..., 0]) <= 8 * moved.e)):
         raise Refused("equilibrium: the goal moves by more than rounding explains.")
     return False
+
+
+def without_hole(claim: Claim, inverse: np.ndarray, inner: float, walled: bool, work: Work) -> Claim:
+    """The claim with the largest r0, of the file's halved again and again, for which what is said near the goal is seen. Raises Refused."""
+    sides = faces(len(claim.goal), len(claim.w_low))
+    for k in range(SHRUNK):
+        now = replace(claim, r0=claim.r0 * 0.5**k)
+        try:
+            closed(partial(in_hole, now, inverse, inner, walled), *sides, work, "hole", count=False)
+        except Refused:
+            if k == SHRUNK - 1 or time.perf_counter() > work.until:
+                raise
+        else:
+            return now
+    return claim
 
 
 def _moved(claim: Claim, w: Model) -> Model:

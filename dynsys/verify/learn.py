@@ -6,11 +6,14 @@
 F is the relative increase of V in a step (`attack.py`). The first two terms fall when V decreases along the loop, or when x leaves the set;
 the third draws every state of the box into it. Between them the border of the set moves to where the loop can no longer return. The states
 are random ones, at all distances from the goal, and adversaries: a population that climbs F by one projected gradient step at each update,
-so that a training run is one compiled scan. Counterexamples of a verifier join the adversaries, and training goes on (CEGIS).
+so that a training run is a few compiled scans. Between these the cube is renewed from which half of the states are drawn, that of the set
+(`frames.enclosing`): in four dimensions the set may be a hundredth of its box. Counterexamples of a verifier join the adversaries, and
+training goes on (CEGIS).
 Sources: Chang, Roohi, Gao, NeurIPS 2019 (loss, CEGIS); Yang et al., ICML 2024, eqs. 13-16 (invariant set in a box, gradient attacks).
 The weight of the set in the loss, its growth and the persistent adversaries are ours.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +30,12 @@ from dynsys.errors import InvalidValue
 from dynsys.precision import x64
 from dynsys.status import Status
 from dynsys.verify.attack import Loop, badness, box_of, climb, increase, outside, scattered
+from dynsys.verify.frames import enclosing
 from dynsys.verify.level import Level, largest_level, on_faces
 from dynsys.verify.lyapunov import AbstractLyapunov, QuadraticLyapunov
 
 Verifier = Callable[[AbstractLyapunov, Any, float], tuple[bool, Any]]
+STAGES = 4
 SLACK = 1.1  # levels up to here count as the set in training
 
 
@@ -178,25 +183,41 @@ def _train(
         extra = np.resize(known, (count, V.dim)) if len(known) else np.asarray(scattered(key, count, V.goal, low, high))
         margin = recipe.margin if recipe.margin is not None else 2 * rate or 0.002
         numbers = jnp.asarray([rate, margin, recipe.growth, recipe.learning_rate * (1.0 if first else 0.3)], jnp.float32)
-        trained, loss = _run(single, spec, jnp.asarray(extra, jnp.float32), numbers, recipe, inside, key)
-        merged = jax.tree.map(lambda new, old, free: jnp.asarray(new, old.dtype) if free else old, trained, (V, policy), spec)
-        return merged[0], merged[1], np.asarray(loss, float)
+        extra = jnp.asarray(extra, jnp.float32)
+        free, _ = eqx.partition(single[1:3], spec)
+        carry, losses, keys = (free, _optimizer(recipe).init(free), extra), [], jr.split(key, recipe.steps)
+        edges = np.linspace(0, recipe.steps, min(STAGES, recipe.steps) + 1).astype(int)
+        for a, b in itertools.pairwise(edges):
+            cube = jnp.asarray(enclosing(V, 1.0, low, high), jnp.float32)
+            carry, loss = _run(single, spec, extra, cube, carry, jnp.asarray(a), keys[a:b], numbers, recipe, inside)
+            V, policy = jax.tree.map(
+                lambda new, old: old if new is None else jnp.asarray(new, old.dtype), carry[0], (V, policy), is_leaf=lambda z: z is None
+            )
+            losses.append(np.asarray(loss, float))
+        return V, policy, np.concatenate(losses)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(1.0, recipe.steps, 0.02)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale_by_schedule(schedule))
 
 
 @eqx.filter_jit
-def _run(single: Any, spec: Any, extra: Array, numbers: Array, recipe: Recipe, inside: bool, key: Array) -> tuple[Any, Array]:
+def _run(
+    single: Any, spec: Any, extra: Array, cube: Array, carry: Any, first: Array, keys: Array, numbers: Array, recipe: Recipe, inside: bool
+) -> tuple[Any, Array]:
+    """Updates from number `first` on, one for each key; carry: what is trained, the state of the optimizer, the adversaries."""
     plant, V, policy, low, high = single
     rate, margin, growth, learning_rate = numbers
-    free, fixed = eqx.partition((V, policy), spec)
-    schedule = optax.cosine_decay_schedule(1.0, recipe.steps, 0.02)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale_by_schedule(schedule))
+    _, fixed = eqx.partition((V, policy), spec)
+    optimizer = _optimizer(recipe)
     half = len(extra) // 2  # of the adversaries start again at counterexamples, the others at random states
 
     def update(carry: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
         free, state, adversaries = carry
         i, key = now
         drawn, which, faces, again = jr.split(key, 4)
-        x = scattered(drawn, recipe.batch, V.goal, low, high, 1e-3)
+        x = scattered(drawn, recipe.batch, V.goal, low, high, cube, 1e-3)
         new = jnp.concatenate([extra[jr.randint(again, (half,), 0, len(extra))], jnp.resize(x, (len(extra) - half, x.shape[1]))])
         adversaries = jnp.where(jr.bernoulli(which, 0.05, (len(extra),))[:, None], new, adversaries)
         now_V, now_policy = eqx.combine(free, fixed)
@@ -214,9 +235,7 @@ def _run(single: Any, spec: Any, extra: Array, numbers: Array, recipe: Recipe, i
         free = eqx.apply_updates(free, jax.tree.map(lambda d: -learning_rate * d, change))
         return (free, state, adversaries), loss
 
-    start = (free, optimizer.init(free), extra)
-    (free, _, _), loss = jax.lax.scan(update, start, (jnp.arange(recipe.steps), jr.split(key, recipe.steps)))
-    return eqx.combine(free, fixed), loss
+    return jax.lax.scan(update, carry, (first + jnp.arange(len(keys)), keys))
 
 
 def _loss(free: Any, fixed: Any, plant: Any, x: Array, adversaries: Array, border: Any, low: Array, high: Array, numbers: Any) -> Array:

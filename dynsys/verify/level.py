@@ -10,10 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float
 
 from dynsys.precision import x64
 from dynsys.verify.attack import attack, box_of, real, scattered
+from dynsys.verify.frames import enclosing
 from dynsys.verify.lyapunov import AbstractLyapunov
 
 SHRINK = 0.999  # a level below a counterexample by this factor
@@ -47,13 +49,14 @@ def largest_level(
     with x64():
         low, high = box_of("largest_level", low, high, V.goal)
         drawn, faces, *more = jr.split(jr.key(key) if isinstance(key, int) else key, rounds + 2)
-        x = scattered(drawn, samples, V.goal, low, high)
+        wall = float(_least_on_faces(V, on_faces(faces, samples // 10, low, high), low, high))
+        x = scattered(drawn, samples, V.goal, low, high, enclosing(V, wall, low, high))
         value, bad = _evaluate(V, loop, x, low, high, jnp.asarray(rate, float))
         level = float(jnp.min(jnp.where(bad, value, jnp.inf))) * SHRINK
         if bool(jnp.any(bad & _next_to(x, V.goal, low, high))):
             level = 0.0
         if inside or loop.continuous:
-            level = min(level, float(_least_on_faces(V, on_faces(faces, samples // 10, low, high), low, high)) * SHRINK)
+            level = min(level, wall * SHRINK)
         level = min(level, float(jnp.max(value)))
         for now in more:
             found = attack(V, loop, low, high, level, rate=rate, key=now) if level > 0 else None
@@ -61,9 +64,24 @@ def largest_level(
                 break
             near = bool(jnp.any(_next_to(found.states, V.goal, low, high)))
             level = 0.0 if near else float(jnp.min(jax.vmap(V.value)(found.states))) * SHRINK
-        share = jnp.mean(value[::2] <= level)  # every second state is uniform in the box
-        whole = jnp.prod(high - low)
-        return Level(level, float(share * whole), float(whole * jnp.sqrt(share * (1 - share) / len(value[::2]))))  # pyright: ignore[reportCallIssue]
+        return Level(level, *volume_in(V, level, low, high, enclosing(V, level, low, high), key=drawn, samples=samples))  # pyright: ignore[reportCallIssue]
+
+
+@eqx.filter_jit
+def _share(V: AbstractLyapunov, level: Array, low: Array, high: Array, cube: Array, key: Array, samples: int) -> Array:
+    x = V.goal[None, :] + jr.uniform(key, (samples, len(low)), minval=-1.0) @ cube.T
+    return jnp.mean((jax.vmap(V.value)(x) <= level) & jnp.all((x >= low[None, :]) & (x <= high[None, :]), axis=1))
+
+
+def volume_in(
+    V: AbstractLyapunov, level: float, low: Any, high: Any, cube: Any, *, key: Array, samples: int = 400_000
+) -> tuple[float, float]:
+    """The volume of {V <= level} between low and high (n,) in the cube goal + cube [-1, 1]^n, and its standard error, by uniform states."""
+    with x64():
+        low, high, cube = (jnp.asarray(z, float) for z in (low, high, cube))
+        share = float(_share(V, jnp.asarray(level, float), low, high, cube, key, samples))
+        whole = 2.0 ** len(low) * abs(float(jnp.linalg.det(cube)))
+        return whole * share, whole * float(np.sqrt(share * (1 - share) / samples))
 
 
 def _next_to(x: Array, goal: Array, low: Array, high: Array) -> Array:

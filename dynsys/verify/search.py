@@ -24,6 +24,7 @@ FACE_BOXES = 20_000
 SMALLEST_HOLE = 30  # halvings
 STACK = 64  # batches
 PAUSE = 0.5  # seconds between looks at the clock
+STICKS_OUT = "the level set reaches the border of the cube"
 Told = Callable[[float, int, float], Any]
 
 
@@ -154,13 +155,13 @@ def refuted(claimed: Claimed, point: np.ndarray) -> Counterexample | None:
         return None
     whats = [
         ("the level set leaves the domain", out),
-        ("the level set reaches the border of the cube", level - value[1] if np.max(np.abs(point[:n])) >= 1 else -1.0),
+        (STICKS_OUT, level - value[1] if np.max(np.abs(point[:n])) >= 1 else -1.0),
         ("V is not positive", -value[1] if not cored and np.any(x != np.asarray(claimed.loop.goal)) else -1.0),
         ("x+ leaves the domain", left),
         ("V does not decrease", rise),
     ]
     for what, excess in whats:
-        if excess > 0 or (excess == 0 and what.startswith(("the level set reaches", "V is"))):  # these claim strict inequalities
+        if excess > 0 or (excess == 0 and what in (STICKS_OUT, "V is not positive")):  # these claim strict inequalities
             return Counterexample(x, w, what, float(0.5 * (value[0] + value[1])), float(excess))
     return None
 

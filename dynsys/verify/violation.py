@@ -119,7 +119,7 @@ def largest(
 @eqx.filter_jit
 def _drawn(V: AbstractLyapunov, low: Array, high: Array, level: Array, key: Array, count: int) -> Array:
     """States of {V <= level}, many on its border."""
-    return jax.vmap(lambda y: inward(V, y, level))(scattered(key, count, V.goal, low, high, 1e-2))
+    return jax.vmap(lambda y: inward(V, y, level))(scattered(key, count, V.goal, low, high, smallest=1e-2))
 
 
 @eqx.filter_jit

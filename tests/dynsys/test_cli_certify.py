@@ -1,10 +1,20 @@
 """`dynsys certify` and `dynsys verify`, run in this process: what they print and write, and how they refuse."""
 
+import functools
+import io
 import json
+import shlex
+import signal
 
 import h5py
 import numpy as np
 import pytest
+import typer
+from rich.console import Console
+
+from dynsys.certify_commands import _watched
+from dynsys.verify import candidates, routine
+from dynsys.verify.certificate import load_certificate
 
 PENDULUM = ("Pendulum", "--limit", "6", "--domain", "-3..3,-8..8", "--level", "2.0", "--rate", "0.01")
 
@@ -59,6 +69,13 @@ def test_a_system_that_no_controller_stabilises_and_levels_that_are_false_are_to
         (("certify", "Pendulum", "--domain", "-1..1", "--limit", "a", "--out", "x.h5"), "--limit"),
         (("certify", "Pendulum", "--domain", "-1..1", "--set", "mass", "--out", "x.h5"), "name=number"),
         (("certify", "Pendulum", "--domain", "-1..1", "--goal", "0.5,0", "--out", "x.h5"), "no equilibrium"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1,0..1", "--out", "x.h5"), "wants 1 ranges with low < high"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1", "--limit", "1", "--out", "x.h5"), "not both"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "0..1", "--out", "x.h5"), "rest must lie inside the limits"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1", "--controller", "none", "--out", "x.h5"), "there is none"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--candidate", "sos", "--out", "x.h5"), "needs a flow with a polynomial field"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--candidate", "sos", "--dt", "0.1", "--out", "x.h5"), "is for flows"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--resume", "none.h5", "--out", "x.h5"), "none.h5: there is no such file"),
         (("verify", "nowhere.h5"), "nowhere.h5: there is no such file"),
     ],
 )
@@ -78,3 +95,156 @@ def test_a_learned_model_is_certified_with_its_regulator(run, place):
     assert (code, err) == (0, "")
     assert "proved" in out
     assert np.isfinite(float(out.split("level ")[1].split()[0].strip(",")))
+
+
+# Limits, and going on
+
+VAN_DER_POL = ("ReversedVanDerPol", "--controller", "none", "--domain", "-3..3,-3..3", "--level", "2.2", "--rate", "0.01", "--no-report")
+
+
+def again(err):
+    """The command that an error or a line ends with, without the name of the program."""
+    return shlex.split(err.split("goes on with: dynsys ")[1])
+
+
+def test_a_proof_that_meets_a_limit_is_kept_and_the_command_that_is_told_finishes_it(run, place):
+    code, out, err = run("certify", *VAN_DER_POL, "--boxes", "1", "--out", place / "v.h5")
+    assert code != 0
+    assert "undecided: boxes" in out
+    assert not (place / "v.h5").exists()
+    words = again(err)
+    assert words[-2:] == ["--resume", str(place / "v.unfinished.h5")]
+    code, out, err = run(*words)  # again one batch of boxes: a new file, and the same command
+    assert code != 0
+    assert again(err) == words
+    del words[words.index("--boxes") : words.index("--boxes") + 2]
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "proved: plain quadratic, level 2.2" in out
+    code, out, _ = run("verify", place / "v.h5")
+    assert code == 0
+    assert "\nvalid:" in out
+    code, _, err = run(*words, "--set", "mu=2")
+    assert code != 0
+    assert "mu" in err
+
+
+def test_a_proof_of_other_parameters_or_another_claim_does_not_go_on(run, place):
+    arguments = ("Pendulum", "--limit", "6", "--domain", "-3..3,-8..8", "--level", "7.9", "--rate", "0.01", "--no-report")
+    assert run("certify", *arguments, "--boxes", "1", "--out", place / "r.h5")[0] != 0
+    rest = ("--resume", place / "r.unfinished.h5", "--out", place / "r.h5")
+    for more, words in (
+        (("--set", "m=0.2"), "another system, or other parameters"),
+        (("--domain", "-3..3,-9..9"), "has domain"),
+        (("--limit", "5"), "has inputs [[-6.0], [6.0]], not [[-5.0], [5.0]]"),
+    ):
+        code, _, err = run("certify", *arguments, *more, *rest)
+        assert code != 0
+        assert words in err
+
+
+def test_ctrl_c_during_a_proof_keeps_it(run, place, monkeypatch):
+    certify = routine.certify
+
+    def interrupted(*arguments, **known):
+        signal.raise_signal(signal.SIGINT)
+        return certify(*arguments, **known)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(routine, "certify", interrupted)
+        code, _, err = run("certify", *VAN_DER_POL, "--out", place / "i.h5")
+    assert code != 0
+    assert "Ctrl-C again stops at once" in err
+    assert "stopped" in err
+    assert signal.getsignal(signal.SIGINT) is before
+    code, out, _ = run(*again(err))
+    assert code == 0
+    assert "proved" in out
+
+
+def test_the_second_ctrl_c_ends_the_program():
+    reached = []
+
+    def twice():
+        with _watched(Console(file=io.StringIO())) as (_, watch):
+            reached.append(watch(0.1, 10, 1.0))
+            signal.raise_signal(signal.SIGINT)
+            reached.append(watch(0.2, 20, 2.0))
+            signal.raise_signal(signal.SIGINT)
+            reached.append("on")
+
+    with pytest.raises(typer.Exit) as caught:
+        twice()
+    assert reached == [False, True]
+    assert caught.value.exit_code == 130
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (False, False), (True, True)])
+def test_the_bar_is_for_terminals(terminal, quiet):
+    file = io.StringIO()
+    with _watched(Console(file=file, force_terminal=terminal, quiet=quiet, width=120)) as (tell, watch):
+        tell("proving")
+        watch(0.25, 1000, 1.0)
+        watch(0.5, 4000, 2.0)
+    drawn = file.getvalue()
+    assert ("4,000 boxes, 3,000 a second" in drawn) == (terminal and not quiet)
+    assert ("50%" in drawn) == (terminal and not quiet)
+    assert ("proving" in drawn) == (not quiet)
+
+
+# Candidates and inputs
+
+TWO = """name = "Two"
+kind = "flow"
+source = "a test"
+about = "everything goes to 0"
+state = ["x", "y"]
+inputs = ["u", "v"]
+[equations]
+x = "y - x - x**3 + u"
+y = "-x - y - y**3 + v"
+[start]
+x = 0.1
+y = 0.1
+[time]
+dt = 0.05
+"""
+
+
+def test_a_formula_is_found_proved_and_told(run, place, monkeypatch):
+    few = functools.partial(candidates.search_symbolic, generations=2, population=8, steps=150)
+    monkeypatch.setattr(candidates, "search_symbolic", few)
+    arguments = (*PENDULUM[:5], "--candidate", "symbolic", "--seconds", "5", "--no-report")
+    code, out, err = run("certify", *arguments, "--out", place / "s.h5")
+    assert (code, err) == (0, "")
+    formula = out.split("formula ")[1].split(", where theta, omega are deviations")[0]
+    assert formula.startswith("V = ")
+    assert "proved: formula, level" in out
+    assert "the plain quadratic proves 18." in out  # as without limits of the search; the formula has more
+    about = load_certificate(place / "s.h5").words["about"]
+    assert formula in about["candidate"]
+    assert run("verify", place / "s.h5")[0] == 0
+
+
+def test_a_sum_of_squares_is_found_and_proved(run, place):
+    pytest.importorskip("cvxpy")
+    (place / "two.toml").write_text(TWO)
+    arguments = ("--domain", "-2..2", "--candidate", "sos", "--seconds", "5", "--no-report", "--out", place / "o.h5")
+    code, out, err = run("certify", place / "two.toml", *arguments, "--controller", "none")
+    assert (code, err) == (0, "")
+    assert "sum of squares of degree 2, for all of the loop" in out  # everything goes to 0
+    proved = sorted(float(word) for word in (out.split("volume ")[1].split()[0].strip(";"), out.split(" proves ")[1].split(";")[0]))
+    assert 0.97 * 4 * np.pi < proved[0] <= proved[1] < 4 * np.pi  # both are the disc that touches the domain, up to the search's sharpness
+    assert run("verify", place / "o.h5")[0] == 0
+
+
+def test_inputs_need_not_be_symmetric(run, place):
+    (place / "two.toml").write_text(TWO)
+    known = ("--goal", "0.5,0", "--rest", "0.625,0.5", "--domain", "0..1,-0.5..0.5", "--level", "0.05", "--no-report")
+    code, _, err = run("certify", place / "two.toml", *known, "--inputs", "0..5.96,0..0.625", "--out", place / "n.h5")
+    assert (code, err) == (0, "")
+    with h5py.File(place / "n.h5") as file:
+        np.testing.assert_array_equal(file["modules/policy/low"], [0, 0])
+        np.testing.assert_array_equal(file["modules/policy/high"], [5.96, 0.625])
+    assert run("verify", place / "n.h5")[0] == 0

@@ -79,6 +79,28 @@ def test_a_stopped_proof_goes_on():
     assert {tuple(x) for x in proof.leaves[0]} == {tuple(x) for x in whole.leaves[0]}
 
 
+def test_a_proof_stopped_before_the_goal_was_enclosed_goes_on():
+    loop = cubic()  # beyond |x| = 1 it leaves, so that the first and largest cube is refused, and no time is left for others
+    settings = {"domain": BOX, "rate": 0.0, "level": 0.99, "batch": 64}
+    proof = certify(loop, BALL, seconds=1e-9, frame=3 * np.eye(2), **settings)
+    assert proof.outcome is Outcome.UNDECIDED
+    assert np.isnan(proof.r0)
+    whole = certify(loop, BALL, resume=proof, seconds=60, **settings)
+    assert whole.proved
+    assert whole.r0 > 0
+
+
+def test_a_stop_ends_the_search_for_a_level():
+    told = []
+
+    def stop(share, boxes, seconds):
+        told.append(share)
+        return True
+
+    certify(cubic(), BALL, domain=BOX, rate=0.0, batch=64, progress=stop)
+    assert len(told) == 1
+
+
 def test_limits_and_a_stop_by_the_caller():
     loop = cubic()
     told = []

@@ -574,6 +574,7 @@ HARMLESS = [
     ("words changed", edited("words", lambda x: np.bytes_(json.dumps({"about": "anything"}).encode()))),
     ("leaves in another order", leaves(lambda m, r: (m[::-1], r[::-1]))),
     ("hole halved", attribute("r0", 2.0**-5)),
+    ("hole larger than the checker can prove at once", attribute("r0", 1.0)),
 ]  # fmt: skip
 
 

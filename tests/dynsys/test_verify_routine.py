@@ -1,15 +1,21 @@
 """From a plant to a proof: the equilibrium is found, the plain quadratic is proved up to near where it fails, volumes by formula."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dynsys.dynamics import Discretized, euler
+from dynsys.dynamics import AbstractFlow, Discretized, euler
 from dynsys.errors import InvalidValue
 from dynsys.systems import load_system
-from dynsys.verify.routine import certified, equilibrium_near, slowest
+from dynsys.verify.candidates import MAKERS, Made, formula_names
+from dynsys.verify.learn import Recipe
+from dynsys.verify.lyapunov import NeuralLyapunov, PolynomialLyapunov
+from dynsys.verify.routine import certified, equilibrium_near, regulated, slowest
+from dynsys.verify.symbolic import SymbolicLyapunov
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +57,143 @@ def test_an_equilibrium_is_found_and_exact_numbers_are_kept():
         equilibrium_near(load_system("Rossler", a=0.2, b=40.0, c=0.1), [0.0, 0.0, 0.0], [])
 
 
+class Offset(AbstractFlow):
+    """dx/dt = place + 100 - (x + 100): the sum is rounded, so that the field is 0 in floats at many x near `place`, and Newton's method
+    stops at any of them."""
+
+    place: float
+    dim: int = 1
+    n_inputs: int = 0
+
+    def field(self, t, z, u=None):
+        return self.place + 100 - (z + 100)
+
+
+def test_what_newtons_method_misses_by_a_rounding_is_rounded_to_a_short_number():
+    start, short = 0.3, Offset(0.5)
+    once = start + float(short.field(0.0, start))  # a step of Newton's method: the slope is -1
+    assert once != 0.5
+    assert float(short.field(0.0, once)) == 0.0  # where it ends
+    assert equilibrium_near(short, [start], []).tolist() == [0.5]
+    long = Offset(0.1)  # the short number next to it is no equilibrium: what was found stays
+    found = equilibrium_near(long, [start], [])
+    assert found.tolist() != [round(0.1 * 2**20) / 2**20]
+    assert_allclose(found, 0.1, atol=1e-13)
+
+
 def test_a_plant_without_a_controller_must_be_stable():
     with pytest.raises(InvalidValue, match="not stable"):
         certified(load_system("Pendulum"), [-1.0, -1.0], [1.0, 1.0], controller="none")
     found = certified(load_system("ReversedVanDerPol"), [-3.0, -3.0], [3.0, 3.0], controller="none", seconds=10.0)
     assert found.proof.proved
     assert 5.0 < found.volume[0] < 23.3  # the region of attraction itself has about 24.6 (Topcu et al. 2008: 23.3 is certified)
+
+
+FORMULA = "0.218*(x + 0.297*y)**2 + 0.0208*y**2 + 0.141*sin(0.5*y)**2"  # of a search; it has about 1.8 times the quadratic's area
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """As if the search for formulas had found this one."""
+
+    def make(wanted):
+        return Made(wanted.loop, SymbolicLyapunov.of(FORMULA, ("x", "y"), wanted.loop.goal), "a formula")
+
+    monkeypatch.setitem(MAKERS, "symbolic", make)
+    return {"low": [-3.0, -8.0], "high": [3.0, 8.0], "limit": 6.0, "rate": 0.05, "candidate": "symbolic"}
+
+
+def test_the_larger_set_wins_and_the_other_stands_beside(found, monkeypatch):
+    plant = load_system("Pendulum")
+    made = certified(plant, **found, level=0.6)
+    assert made.V.text == FORMULA
+    assert made.plain[2].proved
+    assert made.volume[0] > made.plain[3][0]
+    assert made.other[2] is made.proof
+    assert made.unfinished is None
+    make = MAKERS["symbolic"]
+    monkeypatch.setitem(MAKERS, "symbolic", lambda wanted: replace(make(wanted), level=0.01))
+    made = certified(plant, **found, level=0.6)
+    assert made.proof is made.plain[2]
+    assert made.other[2].proved
+    assert made.other[2].level == 0.01
+    monkeypatch.setitem(MAKERS, "symbolic", lambda wanted: replace(make(wanted), V=None, words="none was found"))
+    made = certified(plant, **found, level=0.6)
+    assert made.proof is made.plain[2]
+    assert (made.other, made.words) == (None, "none was found")
+
+
+def test_a_candidate_that_a_limit_stopped_goes_on_beside_the_plain_quadratic(found, pendulum):
+    plant = load_system("Pendulum")
+    first = certified(plant, **found, level=0.8, boxes=1)  # all of one batch: enough for the quadratic, whose set is small
+    assert first.plain[2].proved
+    assert first.proof is first.plain[2]
+    loop, V, proof = first.unfinished
+    assert V.text == FORMULA
+    assert "boxes" in proof.reason
+    done = certified(plant, **found, level=0.8, resume=first.unfinished)
+    assert done.V is V
+    assert done.loop is loop
+    assert done.proof.proved
+    assert done.proof.boxes > proof.boxes
+    assert done.unfinished is None
+    assert FORMULA in done.words
+    with pytest.raises(InvalidValue, match="no candidate of 'neural'"):
+        certified(plant, **{**found, "candidate": "neural"}, resume=first.unfinished)
+
+
+def test_an_end_during_the_plain_proof_ends_all(found):
+    calls = []
+    made = certified(load_system("Pendulum"), **found, level=8.0, watch=lambda *_: calls.append(1) or True)
+    assert made.other is None
+    assert "stopped" in made.proof.reason
+    assert made.unfinished[2] is made.proof
+    assert len(calls) == 1
+
+
+SHORT = Recipe(steps=1000, batch=512, adversaries=128)
+
+
+@pytest.mark.slow
+def test_a_trained_polynomial_has_more_than_the_quadratic():
+    pytest.importorskip("cvxpy")
+    plant = load_system("ReversedVanDerPol")
+    found = certified(plant, [-3.0, -3.0], [3.0, 3.0], controller="none", candidate="sos", seconds=5.0, recipe=SHORT)
+    assert isinstance(found.V, PolynomialLyapunov)
+    assert found.proof.proved
+    assert "degree 4" in found.words
+    assert found.other[2] is found.proof
+    assert 1.2 * found.plain[3][0] < found.volume[0] < 24.6  # the region of attraction itself has 24.6
+
+
+@pytest.mark.slow
+def test_an_end_during_the_training_hands_out_the_trained_function():
+    plant, told = load_system("Pendulum"), []
+    known = {"limit": 6.0, "level": 2.0, "rate": 0.01, "candidate": "neural", "hidden": (4,), "recipe": SHORT, "seconds": 10.0}
+    found = certified(
+        plant, [-3.0, -8.0], [3.0, 8.0], **known, progress=told.append, watch=lambda *_: "training V and the controller" in told
+    )
+    assert found.plain[2].proved  # before the end
+    assert found.proof is found.plain[2]
+    assert "training was stopped" in found.words
+    _, V, proof = found.unfinished
+    assert isinstance(V, NeuralLyapunov)
+    assert "stopped" in proof.reason
+
+
+def test_formulas_take_names_of_the_states_that_their_language_takes():
+    assert formula_names(("theta", "omega"), 2) == ("theta", "omega")
+    for names in (("x[0]", "x[1]"), ("x", "x"), ("sin", "y"), ("x",), ()):
+        assert formula_names(names, 2) == ("x1", "x2")
+
+
+def test_inputs_are_the_limits_themselves():
+    plant = load_system("Pendulum")
+    loop, _ = regulated(plant, np.zeros(2), np.zeros(1), "lqr", None, None, None, ([-1.0], [6.0]))
+    far = jnp.asarray([[3.0, 8.0], [-3.0, -8.0]])
+    assert jax.vmap(loop.policy)(far).tolist() == [[-1.0], [6.0]]
+    with pytest.raises(InvalidValue, match="not both"):
+        certified(plant, [-1, -1], [1, 1], limit=1.0, inputs=([-1.0], [1.0]))
 
 
 def test_a_map_is_proved_at_its_own_rate():

@@ -11,13 +11,18 @@ from dynsys.control.lqr import lqr_of
 from dynsys.dynamics import AbstractFlow
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
+from dynsys.verify import frames
 from dynsys.verify.affine import Affine, lift
 from dynsys.verify.certify import certify
-from dynsys.verify.frames import along, bent_forms, diagonal, directions
+from dynsys.verify.frames import along, bent_forms, diagonal, directions, enclosing
+from dynsys.verify.level import volume_in
 from dynsys.verify.loop import ClosedLoop
-from dynsys.verify.lyapunov import QuadraticLyapunov
+from dynsys.verify.lyapunov import NeuralLyapunov, PiecewiseAffineLyapunov, QuadraticLyapunov
+from dynsys.verify.network import Network
 from dynsys.verify.policy import SaturatedLinear
 from dynsys.verify.square import Factors, Square, enclosed, opposite, upper
+
+from .verify_cases import linear_map
 
 
 @pytest.fixture(autouse=True)
@@ -208,3 +213,47 @@ def test_a_wrong_frame_is_refused():
     for frame in ("diagonals", np.ones((4, 4)), np.eye(3)):
         with pytest.raises(InvalidValue, match="frame"):
             certify(loop, V, domain=None, rate=0.01, level=1.0, frame=frame)
+
+
+def neural(n, key=0):
+    """|phi(x) - phi(0)|^2 + 0.1 |x|^2."""
+    net = Network.init((n, 8, 4), key=jax.random.key(key))
+    return NeuralLyapunov(net=net, R=jnp.sqrt(0.1) * jnp.eye(n), goal=jnp.zeros(n))
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_cube_of_a_curved_set_encloses_it_and_is_smaller_than_the_box(n):
+    V, level, half = neural(n), 0.3, np.full(n, 2.0)
+    T = np.asarray(enclosing(V, level, -half, half))
+    x = jax.random.uniform(jax.random.key(1), (200_000, n), minval=-2.0, maxval=2.0)
+    inside = x[jax.vmap(V.value)(x) <= level]
+    assert len(inside) > 100
+    assert np.max(np.abs(np.linalg.solve(T, np.asarray(inside).T))) < 1
+    assert abs(np.linalg.det(T)) < 0.7 * 2.0**n
+    value, _ = volume_in(V, level, -half, half, T, key=jax.random.key(2), samples=100_000)
+    whole, error = volume_in(V, level, -half, half, np.diag(half), key=jax.random.key(3), samples=400_000)
+    assert abs(value - whole) < 6 * error
+
+
+def test_a_set_without_a_curvature_has_its_box():
+    V = PiecewiseAffineLyapunov.of(np.concatenate([np.eye(2), -np.eye(2)]))
+    assert np.array_equal(enclosing(V, 0.5, [-2, -2], [2, 2]), 2 * np.eye(2))
+    loop = linear_map(0.5 * np.eye(2))
+    proof = certify(loop, V, domain=([-2, -2], [2, 2]), rate=0.1, level=0.5)
+    assert proof.proved
+    assert np.array_equal(proof.frame, 2 * np.eye(2))
+    with pytest.raises(InvalidValue, match="frame"):
+        certify(loop, V, domain=([-2, -2], [2, 2]), rate=0.1, level=0.5, frame="curvature")
+
+
+def test_a_cube_that_is_too_small_grows(monkeypatch):
+    """The claim is of all of {V <= level} in the domain; a guess of its size that falls short must not refute it."""
+    V, loop = neural(2), ClosedLoop.of(Linear(), goal=np.zeros(2))
+    settings = {"domain": ([-4, -4], [4, 4]), "rate": 0.2, "level": 0.3}
+    whole = certify(loop, V, **settings)
+    short = frames._reach
+    monkeypatch.setattr(frames, "_reach", lambda *given: 0.5 * short(*given))
+    grown = certify(loop, V, **settings)
+    assert whole.proved
+    assert grown.proved
+    assert abs(np.linalg.det(grown.frame)) > 0.5 * abs(np.linalg.det(whole.frame))

@@ -19,6 +19,8 @@ PAGES = {
     "controller": "control.md",
     "cost": "control.md",
     "part": "control.md",
+    "policy": "certificates.md",
+    "lyapunov": "certificates.md",
 }
 KINDS = tuple(registry._TABLES)  # a new kind fails below until it has a page
 
