@@ -167,7 +167,9 @@ def frame_of(
     """
     goal = np.asarray(loop.goal)
     half = np.maximum(high - goal, goal - low)
-    same = np.abs((high - goal) - (goal - low)) <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal))
+    with np.errstate(invalid="ignore"):  # of infinite sides
+        apart = np.abs((high - goal) - (goal - low))
+    same = apart <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal))
     everywhere, symmetric = not np.isfinite(half).any(), bool(np.all(same))
     if not isinstance(frame, str):
         T = np.asarray(frame, float)

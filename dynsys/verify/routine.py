@@ -81,7 +81,7 @@ def certified(
     R: Any = None,
     seconds: float = 60.0,
     boxes: int = BOXES,
-    hidden: tuple[int, ...] = (16, 16),
+    hidden: tuple[int, ...] | None = None,
     recipe: Recipe | None = None,
     names: tuple[str, ...] = (),
     key: Any = 0,
@@ -95,9 +95,9 @@ def certified(
     identities unless given; |u - rest| <= limit, or inputs = (low, high), each (k,)) or "none". candidate: "quadratic", "neural" (trained,
     with the controller), "symbolic" (a short formula in `names`, one a state), or "sos" (sums of squares; polynomial flows). rate: of the
     decrease, per step of a map or unit of time of a flow. level: default the largest that can be proved. seconds, boxes: of every search
-    for a proof. resume: `Certified.unfinished` of the same arguments, whose proof goes on. watch(proved share, boxes, seconds) is called
-    during proofs; True from it ends them. Raises InvalidValue for a plant without an equilibrium there, one that the linear controller does
-    not stabilise, or arguments that do not fit each other.
+    for a proof. hidden, recipe: of the training (`candidates.usual` unless given). resume: `Certified.unfinished` of the same arguments,
+    whose proof goes on. watch(proved share, boxes, seconds) is called in proofs; True from it ends them. Raises InvalidValue for a plant
+    without an equilibrium there, one that the linear controller does not stabilise, or arguments that do not fit each other.
     """
     tell = progress or (lambda words: None)
     _check(plant, candidate, controller, limit, inputs)
