@@ -23,7 +23,7 @@ from dynsys.verify import branch, claim
 from dynsys.verify.frames import decrease, frame_of
 from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.parts import quadratic
-from dynsys.verify.proof import Counterexample as Counterexample, Outcome as Outcome, Proof as Proof
+from dynsys.verify.proof import Counterexample as Counterexample, Outcome as Outcome, Proof as Proof, fingerprint
 from dynsys.verify.search import STICKS_OUT, Claimed, Limits, Told, hole, search_boxes
 from dynsys.verify.square import Factors
 
@@ -64,9 +64,11 @@ def certify(
         limits = Limits(float(seconds), int(boxes), int(waiting), int(batch), keep_leaves)
         V = jax.tree_util.tree_map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, V)
         _check(loop, V, rate, level, core, limits)
+        if resume is not None:
+            _check_resumed(resume, loop, V, domain, rate, level, core)
+        if level is not None and resume is not None:
+            return _prove(_claimed(loop, V, domain, rate, level, core, resume.frame), limits, resume, progress)
         if level is not None:
-            if resume is not None:
-                return _prove(_claimed(loop, V, domain, rate, level, core, resume.frame), limits, resume, progress)
             return _attempt(loop, V, domain, rate, level, core, frame, limits, progress)
         return _largest(loop, V, domain, rate, core, frame, limits, progress, sharpness)
 
@@ -85,6 +87,22 @@ def _check(loop: ClosedLoop, V: Any, rate: float, level: float | None, core: flo
         loop.check_all()
 
 
+def _check_resumed(proof: Proof, loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float | None, core: float) -> None:
+    """Raises InvalidValue unless the proof is undecided, with boxes left, and of this claim: what it has proved is taken as it is."""
+    sides = (np.full(loop.dim, -np.inf), np.full(loop.dim, np.inf)) if domain is None else tuple(np.asarray(x, float) for x in domain)
+    if proof.outcome is not Outcome.UNDECIDED or not (proof.search.open or proof.search.aside) or proof.r0 > 0.5:
+        raise InvalidValue(f"certify: a proof that ended as '{proof.outcome.value}' can't go on; resume takes one that met a limit.")
+    for name, now, before in (
+        ("level", level, proof.level),
+        ("rate", rate, proof.rate),
+        ("core", core, proof.core),
+        ("domain", np.stack(sides), np.stack(proof.domain)),
+        ("loop and V", fingerprint(loop, V), proof.fingerprint),
+    ):
+        if now is None or not np.array_equal(now, before):
+            raise InvalidValue(f"certify: resume needs the claim that the proof was begun with; {name}: {before} then, {now} now.")
+
+
 def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, core: float, frame: Any) -> Claimed:
     """The coordinates, matrices and static facts of a claim."""
     n, goal = loop.dim, np.asarray(loop.goal)
@@ -97,7 +115,7 @@ def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, c
     A = jnp.zeros((n, n)) if found is None else jax.jacfwd(lambda x: loop.advance(x, w))(loop.goal)
     T, walled = frame_of(frame, loop, V, None if found is None else np.asarray(P), rate, level, low, high)
     form = decrease(np.asarray(A), np.asarray(P), rate, loop.continuous)
-    margin, minus_V = Factors.of(T.T @ form @ T), Factors.of(-T.T @ np.asarray(P) @ T)
+    margin, minus_V = Factors.of(T.T @ form @ T), Factors.of(-T.T @ np.asarray(P) @ T, concave=True)
     leaves = [x for x in jax.tree_util.tree_leaves((loop, V)) if eqx.is_array(x)]
     goals = tuple(i for i, x in enumerate(leaves) if x.shape == (n,) and bool(jnp.all(x == loop.goal)))
     numbers = claim.Numbers(
@@ -122,12 +140,14 @@ def _attempt(
         claimed = _claimed(loop, V, domain, rate, level, core, "curvature")
     except InvalidValue:
         return _prove(_claimed(loop, V, domain, rate, level, core, "box"), limits, None, progress)
+    began, endless = time.perf_counter(), domain is None or not np.isfinite(np.concatenate([np.ravel(x) for x in domain])).all()
     proof = _prove(claimed, limits, None, progress)
     for k in range(1, GROWN + 1):
         if proof.counterexample is None or proof.counterexample.what != STICKS_OUT:
             return proof
-        frame = GROWTH**k * np.asarray(claimed.numbers.T) if k < GROWN or domain is None else "box"
-        proof = _prove(_claimed(loop, V, domain, rate, level, core, frame), limits, None, progress)
+        frame = GROWTH**k * np.asarray(claimed.numbers.T) if k < GROWN or endless else "box"
+        left = max(limits.seconds - (time.perf_counter() - began - proof.compile_seconds), 0.1)
+        proof = _prove(_claimed(loop, V, domain, rate, level, core, frame), replace(limits, seconds=left), None, progress)
     return proof
 
 
@@ -152,7 +172,7 @@ def _prove(claimed: Claimed, limits: Limits, resume: Proof | None, progress: Tol
         (level if outcome.ok else float("nan"), level if counterexample is not None else float("nan")),
         float(numbers.rate), float(numbers.core), search.boxes, time.perf_counter() - began - compiling - more, compiling + more,
         search.volume, r0 if r0 > 0 else float("nan"), face_boxes, smallest, np.asarray(numbers.T), claimed.domain,
-        counterexample, assumptions(claimed), search,
+        counterexample, assumptions(claimed), search, fingerprint(claimed.loop, claimed.V),
     )  # fmt: skip
 
 

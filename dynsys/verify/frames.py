@@ -169,8 +169,8 @@ def frame_of(
     half = np.maximum(high - goal, goal - low)
     with np.errstate(invalid="ignore"):  # of infinite sides
         apart = np.abs((high - goal) - (goal - low))
-    same = apart <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal))
-    everywhere, symmetric = not np.isfinite(half).any(), bool(np.all(same))
+    same = np.isfinite(half) & (apart <= 8 * np.finfo(float).eps * (np.abs(high) + np.abs(low) + np.abs(goal)))
+    everywhere, symmetric = bool(np.all(np.isneginf(low) & np.isposinf(high))), bool(np.all(same))
     if not isinstance(frame, str):
         T = np.asarray(frame, float)
         if T.shape != (len(goal), len(goal)) or not np.linalg.matrix_rank(T) == len(T):

@@ -143,10 +143,13 @@ def on_state(plant: Any, x: Any, u: Any, w: Any) -> Any:
 
 
 def on_parameters(*names: str) -> Callable[..., Any]:
-    """w replaces the named fields of the plant, which must be numbers."""
+    """w replaces the named fields of the plant, or the named parameters of a system of the database; they must be numbers."""
+
+    def chosen(plant: Any) -> list[Any]:
+        own = getattr(plant, "parameters", {})
+        return [own[name] if name in own else getattr(plant, name) for name in names]
 
     def enter(plant: Any, x: Any, u: Any, w: Any) -> Any:
-        changed = eqx.tree_at(lambda p: [getattr(p, name) for name in names], plant, [w[i] for i in range(len(names))])
-        return respond(changed, x, u)
+        return respond(eqx.tree_at(chosen, plant, [w[i] for i in range(len(names))]), x, u)
 
     return enter

@@ -1,8 +1,11 @@
 """What a proof says: how it ended, the level, the boxes, a counterexample, and what is assumed. `certify.py` makes it."""
 
 import enum
+import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
+import jax
 import numpy as np
 
 from dynsys.verify.branch import Search
@@ -46,7 +49,7 @@ class Proof:
     """What came out. `level` is the claim's; `bracket` (proved, refuted) levels, nan where unknown.
 
     r0: half-width of the cube of y around the goal that was proved from its surface (nan: none); frame T (n, n): x = goal + T y,
-    |y_i| <= 1. Boxes are in y, then the disturbance scaled to [-1, 1]. volume: the proved share of the cube.
+    |y_i| <= 1. Boxes are in y, then the disturbance scaled to [-1, 1]. volume: the proved share of the cube. fingerprint: of loop and V.
     """
 
     outcome: Outcome
@@ -67,6 +70,7 @@ class Proof:
     counterexample: Counterexample | None
     assumptions: tuple[str, ...]
     search: Search = field(repr=False)
+    fingerprint: str = ""
 
     @property
     def proved(self) -> bool:
@@ -89,3 +93,10 @@ class Proof:
         if not left:
             return np.zeros((0, len(self.frame))), np.zeros((0, len(self.frame)))
         return np.concatenate([x[0] for x in left]), np.concatenate([x[1] for x in left])
+
+
+def fingerprint(loop: Any, V: Any) -> str:
+    """A digest of the classes of plant, policy and V and of every array in loop and V, by which a proof knows what it is about."""
+    words = [f"{type(part).__module__}.{type(part).__qualname__}" for part in (loop.plant, loop.policy, V)]
+    arrays = [np.asarray(x, float) if np.asarray(x).dtype.kind == "f" else np.asarray(x) for x in jax.tree_util.tree_leaves((loop, V))]
+    return hashlib.sha256("\n".join(words).encode() + b"".join(str(x.shape).encode() + x.tobytes() for x in arrays)).hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -107,7 +108,7 @@ def certified(
         rest = np.zeros(plant.n_inputs) if rest is None else np.asarray(rest, float)
         limits = _limits(rest, limit, inputs)
         if resume is not None:
-            _check_resumed(resume, candidate, (low, high), rate, level, goal, limits)
+            _check_resumed(resume, plant, controller, candidate, (low, high), rate, level, goal, limits)
             goal = resume[0].goal
         goal = equilibrium_near(plant, 0.5 * (low + high), rest) if goal is None else np.asarray(goal, float)
         loop, V = regulated(plant, goal, rest, controller, limit, Q, R, inputs)
@@ -179,7 +180,9 @@ def _check(plant: Any, candidate: str, controller: str, limit: Any, inputs: Any)
         raise InvalidValue("certified: inputs are limits of a controller, and there is none.")
 
 
-def _check_resumed(resume: Unfinished, candidate: str, domain: Any, rate: Any, level: Any, goal: Any, limits: Any) -> None:
+def _check_resumed(
+    resume: Unfinished, plant: Any, controller: str, candidate: str, domain: Any, rate: Any, level: Any, goal: Any, limits: Any
+) -> None:
     """Raises InvalidValue for a proof of another claim than the arguments make, as far as they were given."""
     loop, V, proof = resume
     if not isinstance(V, (QuadraticLyapunov, *([KINDS[candidate]] if candidate in KINDS else []))):
@@ -188,6 +191,8 @@ def _check_resumed(resume: Unfinished, candidate: str, domain: Any, rate: Any, l
     if isinstance(loop.policy, AbstractPolicy) and limits[0] is not None:
         there = np.stack([loop.policy.low, loop.policy.high])
         pairs.append(("inputs", np.stack([np.broadcast_to(side, there.shape[1:]) for side in limits]), there))
+    if not bool(eqx.tree_equal(plant, loop.plant)) or (loop.policy is None) != (controller == "none" or plant.n_inputs == 0):
+        raise InvalidValue("certified: the proof that goes on is about another plant, or another kind of controller, than was given.")
     for name, given, there in pairs:
         if given is not None and not np.array_equal(np.asarray(given, float), np.asarray(there, float)):
             told = [np.asarray(side, float).tolist() for side in (there, given)]

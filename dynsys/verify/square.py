@@ -25,12 +25,12 @@ class Factors(eqx.Module):
     up: Float[Array, "n n"]
 
     @classmethod
-    def of(cls, M: np.ndarray) -> "Factors":
-        """Of the symmetric part of M."""
+    def of(cls, M: np.ndarray, *, concave: bool = False) -> "Factors":
+        """Of the symmetric part of M. concave: without U, for a form to which |U y|^2 is not added elsewhere; then E is what is left."""
         values, vectors = np.linalg.eigh(0.5 * (M + M.T))
         values = np.where(np.abs(values) <= NOTHING * np.max(np.abs(values)), np.minimum(values, 0.0), values)
         down, up = (np.sqrt(np.maximum(side, 0.0))[:, None] * vectors.T for side in (-values, values))
-        return cls(jnp.asarray(down), jnp.asarray(up))
+        return cls(jnp.asarray(down), jnp.zeros_like(jnp.asarray(up)) if concave else jnp.asarray(up))
 
 
 class Square(NamedTuple):

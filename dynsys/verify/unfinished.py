@@ -9,6 +9,7 @@ volume of the set. A file is not evidence: whoever writes one can leave boxes ou
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dynsys.verify.certificate import in_float64, programs, read_modules, seal, 
 from dynsys.verify.certify import Outcome, Proof
 from dynsys.verify.check_file import digest
 from dynsys.verify.loop import ClosedLoop
+from dynsys.verify.proof import fingerprint
 from dynsys_datasets.files import replacing
 
 FORMAT = "dynsys unfinished proof"
@@ -83,8 +85,12 @@ def load_unfinished(path: str | Path, plant: Any, *, enter: Any = None) -> tuple
             _check_form(file)
             proof = _proof(file)
             modules = read_modules(file, str(path))
-            loop, V = _loop(file, plant, modules, proof, enter), modules["candidate"]
+            loop, V = _loop(file, plant, modules, proof, enter), in_float64(modules["candidate"])
+            kind = "flow" if loop.continuous else "map"
+            if read_text(file, "time") != kind or (kind == "map" and proof.rate >= 1):
+                raise InvalidValue(_other(f"it is about a {read_text(file, 'time')}, this plant is a {kind}"))
             _check_same(file, loop, V)
+            proof = replace(proof, fingerprint=fingerprint(loop, V))
     except DynsysError as error:
         raise InvalidValue(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except UNREADABLE as error:
@@ -128,8 +134,8 @@ def _proof(file: Any) -> Proof:
     """What the file says of the proof, after the checks of its form."""
     n, p = file["goal"].shape[0], file["disturbance"].shape[1]
     level, rate, core, r0, share, seconds = (float(file.attrs[key]) for key in ("level", "rate", "core", "r0", "share", "seconds"))
-    if not 0 <= core < level < np.inf or not 0 <= rate < np.inf or not (np.isnan(r0) or 0 < r0 <= 1):
-        raise InvalidValue(f"wants 0 <= core < level, 0 <= rate and r0 in (0, 1], got {core}, {level}, {rate}, {r0}. It is damaged.")
+    if not 0 <= core < level < np.inf or not 0 <= rate < np.inf or not (np.isnan(r0) or 0 < r0 <= 0.5):
+        raise InvalidValue(f"wants 0 <= core < level, 0 <= rate and r0 in (0, 0.5], got {core}, {level}, {rate}, {r0}. It is damaged.")
     boxes = {
         name: [_array(file, f"{name}/{key}", file[f"{name}/mid"].shape[0], 2 if key == "bounds" else n + p) for key in columns]
         for name, columns in PARTS.items()

@@ -6,6 +6,7 @@ import pytest
 
 from dynsys.dynamics import Discretized
 from dynsys.errors import InvalidValue
+from dynsys.systems import load_system
 from dynsys.verify.branch import faces, grid
 from dynsys.verify.certify import Outcome, certify
 from dynsys.verify.loop import ClosedLoop, on_parameters, on_state
@@ -88,6 +89,34 @@ def test_a_proof_stopped_before_the_goal_was_enclosed_goes_on():
     whole = certify(loop, BALL, resume=proof, seconds=60, **settings)
     assert whole.proved
     assert whole.r0 > 0
+
+
+def test_a_proof_goes_on_with_its_own_claim_only():
+    loop = cubic()
+    claim = {"domain": BOX, "rate": 0.0, "level": 0.99, "batch": 64}
+    stopped = certify(loop, BALL, boxes=100, **claim)
+    assert stopped.outcome is Outcome.UNDECIDED
+    other = QuadraticLyapunov.of(2 * np.eye(2))
+    small = ([-0.5, -0.5], [0.5, 0.5])
+    for change in ({"level": 2.5}, {"level": None}, {"rate": 0.1}, {"core": 0.1}, {"domain": small}):
+        with pytest.raises(InvalidValue, match=f"was begun with; {next(iter(change))}"):
+            certify(loop, BALL, resume=stopped, **(claim | change))
+    for given in ((cubic(1.0, 1.1), BALL), (loop, other)):
+        with pytest.raises(InvalidValue, match="loop and V"):
+            certify(*given, resume=stopped, **claim)
+    whole = certify(loop, BALL, resume=stopped, **claim)
+    assert whole.proved
+    with pytest.raises(InvalidValue, match="can't go on"):
+        certify(loop, BALL, resume=whole, **claim)
+
+
+@pytest.mark.parametrize("side", [([-0.1, -0.1], [np.inf, np.inf]), ([-np.inf, -0.1], [0.1, np.inf]), ([-np.inf] * 2, [0.1, 0.1])])
+def test_a_domain_with_one_side_is_one(side):
+    """|x| <= 1 leaves it, by whichever side is there."""
+    proof = certify(cubic(), BALL, domain=side, rate=0.1, level=0.5)
+    assert proof.outcome is Outcome.COUNTEREXAMPLE
+    assert "domain" in proof.counterexample.what
+    assert certify(cubic(), BALL, domain=side, rate=0.1, level=0.009).proved
 
 
 def test_a_stop_ends_the_search_for_a_level():
@@ -196,3 +225,11 @@ def test_what_cannot_be_asked_is_refused():
         certify(loop, QuadraticLyapunov.of(np.eye(2), [1.0, 0.0]), domain=BOX, rate=0.0, level=1.0)
     with pytest.raises(InvalidValue, match="no equilibrium: state 0"):
         ClosedLoop.of(loop.plant, goal=[0.5, 0.0])
+
+
+def test_disturbances_enter_by_the_parameters_of_a_system():
+    plant = load_system("Pendulum")
+    loop = ClosedLoop.of(plant, goal=np.zeros(2), disturbance=([0.5], [2.0]), enter=on_parameters("l"))
+    x, heavy = jnp.array([0.3, -0.2]), load_system("Pendulum", l=1.7)
+    assert np.allclose(loop.field(x, jnp.array([1.7])), heavy.field(0.0, x, jnp.zeros(1)), rtol=1e-6)
+    assert not np.allclose(loop.field(x, jnp.array([1.7])), loop.field(x, jnp.array([0.5])), rtol=1e-3)

@@ -1,5 +1,7 @@
 """Quadratic forms on boxes, and the coordinates that boxes are split in: against sampled and independently optimised values."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from dynsys.verify.level import volume_in
 from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.lyapunov import NeuralLyapunov, PiecewiseAffineLyapunov, QuadraticLyapunov
 from dynsys.verify.network import Network
+from dynsys.verify.parts import quadratic, rest
 from dynsys.verify.policy import SaturatedLinear
 from dynsys.verify.square import Factors, Square, enclosed, opposite, upper
 
@@ -106,6 +109,36 @@ def test_whatever_the_factors_are_the_bound_holds():
         xi = scattered(rng, 3)
         rising = np.sum(((mid + rad * xi) @ np.asarray(square.up).T) ** 2, axis=1)
         assert np.all(form_at(M, mid, rad, c, a, xi) - rising + e <= float(got.total))
+
+
+class Compensated(eqx.Module):
+    """x1^2 - 0.9 x2^2, told as the quadratic part, plus x2^2: positive, though its quadratic part is not."""
+
+    goal: Any
+
+    def value(self, x):
+        return x[0] ** 2 + 0.1 * x[1] ** 2
+
+
+@quadratic.register
+def _(V: Compensated):
+    return jnp.diag(jnp.array([1.0, -0.9])), jnp.zeros((2, 2)), True
+
+
+@rest.register
+def _(V: Compensated, x):
+    return x[1] ** 2
+
+
+@pytest.mark.parametrize("frame", ["box", None, 2 * np.eye(2)])
+def test_a_quadratic_part_that_is_not_positive_hides_nothing(frame):
+    """The set {V <= 1} reaches |x2| = 3.16, out of the domain."""
+    proof = certify(
+        ClosedLoop.of(Linear(), goal=np.zeros(2)), Compensated(jnp.zeros(2)), domain=([-2, -2], [2, 2]), rate=0.1, level=1.0, frame=frame
+    )
+    assert proof.counterexample is not None
+    inside = certify(ClosedLoop.of(Linear(), goal=np.zeros(2)), Compensated(jnp.zeros(2)), domain=([-2, -2], [2, 2]), rate=0.1, level=0.2)
+    assert not inside.proved or np.max(np.abs(inside.frame)) >= 1.4
 
 
 def test_the_opposite_of_a_form_is_bounded_too():

@@ -169,6 +169,8 @@ def test_certified_hands_out_what_a_limit_stopped_and_takes_it_back():
             certified(plant, [-3.0, -3.0], [3.0, 3.0], **{**known, **change}, resume=first.unfinished)
     with pytest.raises(InvalidValue, match="domain"):
         certified(plant, [-3.0, -3.0], [3.0, 4.0], **known, resume=first.unfinished)
+    with pytest.raises(InvalidValue, match="another plant"):
+        certified(load_system("VanDerPol"), [-3.0, -3.0], [3.0, 3.0], **known, resume=first.unfinished)
 
 
 # Refusals
@@ -181,6 +183,29 @@ def test_another_plant_is_refused(file):
         load_unfinished(file, load_system("Lorenz"))
     with pytest.raises(InvalidValue, match="this plant takes 0"):
         load_unfinished(file, cases.linear_flow(np.eye(2)).plant)
+
+
+class FieldAsMap(cases.LinearMap):
+    """x+ is what a flow has as dx/dt: the same program, another claim."""
+
+    A: jnp.ndarray
+    cubic: jnp.ndarray
+
+    def __init__(self, A, cubic):
+        self.A, self.cubic = A, cubic
+        self.place = self.width = self.depth = jnp.zeros(())
+
+    def step(self, z, u=None):
+        return self.A @ z + self.cubic * jnp.dot(z, z) * z
+
+
+def test_a_map_with_the_formula_of_a_flow_is_refused(tmp_path):
+    loop, V = cases.linear_flow(-np.eye(2), 1.0), QuadraticLyapunov.of(np.eye(2))
+    proof = certify(loop, V, domain=([-3, -3], [3, 3]), rate=0.0, level=0.99, batch=64, boxes=100)
+    file = save_unfinished(proof, loop, V, tmp_path / "flow.h5")
+    assert load_unfinished(file, loop.plant)[2].fingerprint == proof.fingerprint
+    with pytest.raises(InvalidValue, match="about a flow, this plant is a map"):
+        load_unfinished(file, FieldAsMap(loop.plant.A, loop.plant.cubic))
 
 
 def changed(path, target, change, seal):
