@@ -21,12 +21,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from dynsys.dynamics import AbstractFlow
 from dynsys.errors import InvalidValue
 from dynsys.integrate.ensemble import ensemble_adaptive
 from dynsys.precision import x64
 from dynsys.verify.attack import box_of, inward, scattered
-from dynsys.verify.loop import ClosedLoop
+from dynsys.verify.loop import ClosedLoop, LoopFlow
 from dynsys.verify.lyapunov import AbstractLyapunov
 
 CONVERGED, UNDECIDED, AWAY = 1, 0, -1
@@ -173,7 +172,7 @@ def paths(
         if loop.continuous:
             times = np.linspace(0.0, span, count)
             w = _draws(loop, key, (len(starts), count - 1))
-            flow = _Flow(loop)  # pyright: ignore[reportCallIssue]
+            flow = LoopFlow(loop)  # pyright: ignore[reportCallIssue]
             bound = float(np.max(np.abs(goal)) + FAR * np.max(half))
             atol = float(TOLERANCE * np.min(half))
             found = ensemble_adaptive(flow, starts, times, inputs=w, rtol=TOLERANCE, atol=atol, bound=bound, max_steps=100 * TRIES)
@@ -198,26 +197,6 @@ def stretch(loop: ClosedLoop) -> float:
     return float(np.clip(np.ceil(-1 / np.log(largest)), 10, 1000)) if largest < 1 else 100.0
 
 
-class _Flow(AbstractFlow):
-    """A loop as a flow whose inputs are the disturbances."""
-
-    loop: ClosedLoop
-
-    @property
-    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """n."""
-        return self.loop.dim
-
-    @property
-    def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """p."""
-        return self.loop.low.shape[0]
-
-    def field(self, t: Any, z: Any, u: Any = None) -> Array:
-        """dx/dt."""
-        return self.loop.field(z, u)
-
-
 def _onward(
     loop: ClosedLoop, states: Float[np.ndarray, "S n"], apart: float, bound: float, atol: float, key: Array
 ) -> tuple[Float[np.ndarray, "S n"], Bool[np.ndarray, " S"]]:
@@ -228,7 +207,7 @@ def _onward(
     if loop.continuous:
         w = _draws(loop, key, (len(full), HOLDS))
         times = np.linspace(0.0, apart, 2 if w is None else HOLDS + 1)
-        flow = _Flow(loop)  # pyright: ignore[reportCallIssue]
+        flow = LoopFlow(loop)  # pyright: ignore[reportCallIssue]
         limits = {"rtol": TOLERANCE, "atol": atol, "bound": bound, "max_steps": TRIES}
         found = ensemble_adaptive(flow, full, times, inputs=w, block=BLOCK, **limits)
         return np.asarray(found.states[:count, -1]), np.asarray(found.codes[:count]) == 1

@@ -14,13 +14,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from dynsys.dynamics import AbstractFlow
 from dynsys.errors import DataError, InvalidValue
 from dynsys.verify.cegis import by_certify
 from dynsys.verify.learn import Learned, Recipe, learn
-from dynsys.verify.loop import ClosedLoop
+from dynsys.verify.loop import ClosedLoop, LoopFlow
 from dynsys.verify.lyapunov import AbstractLyapunov, NeuralLyapunov, PolynomialLyapunov, QuadraticLyapunov
 from dynsys.verify.polynomial import polynomial_field, powers
 from dynsys.verify.start import lqr_start
@@ -162,34 +160,14 @@ def formula_names(names: tuple[str, ...], n: int) -> tuple[str, ...]:
     return tuple(names) if len(set(names)) == n else tuple(f"x{i + 1}" for i in range(n))
 
 
-class Unlimited(AbstractFlow):
-    """A closed loop as a flow of its own, its inputs without limits."""
-
-    loop: ClosedLoop
-
-    @property
-    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """n."""
-        return self.loop.dim
-
-    @property
-    def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """0."""
-        return 0
-
-    def field(self, t: Any, z: Any, u: Any = None) -> Array:
-        """The field under the policy, (n,)."""
-        return self.loop.advance(jnp.asarray(z), 0.5 * (self.loop.low + self.loop.high))
-
-
-def polynomial_flow(loop: ClosedLoop) -> tuple[Unlimited, int]:
+def polynomial_flow(loop: ClosedLoop) -> tuple[LoopFlow, int]:
     """The loop without input limits, and the degree of its field. Raises InvalidValue for maps, and for fields that are no polynomials."""
     if not loop.continuous:
         raise InvalidValue("certified: candidate 'sos' is for flows, and this plant is a map; take another candidate, or leave --dt out.")
     if loop.policy is not None:
         none = jnp.full(loop.plant.n_inputs, jnp.inf)
         loop = eqx.tree_at(lambda loop: (loop.policy.low, loop.policy.high), loop, (-none, none))
-    flow, reason = Unlimited(loop), ""  # pyright: ignore[reportCallIssue]
+    flow, reason = LoopFlow(loop), ""  # pyright: ignore[reportCallIssue]
     for degree in FIELDS:
         try:
             polynomial_field(flow, loop.goal, degree)

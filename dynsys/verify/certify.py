@@ -188,11 +188,14 @@ def _largest(
         return bool(stopped)
 
     level = _first_level(loop, V, domain)
+    found, unit = quadratic(V), None
+    if frame is None and found is not None and not found[2]:  # of any level but for its size: found once
+        unit = np.asarray(_claimed(loop, V, domain, rate, 1.0, core, "directions").numbers.T)
     proved, bad, false, best, last, compiling, share = 0.0, np.inf, np.inf, None, None, 0.0, 0.25
     while time.perf_counter() - began - compiling < limits.seconds:
         left = limits.seconds - (time.perf_counter() - began - compiling)
         part = replace(limits, seconds=max(min(left, max(2.0, share * limits.seconds)), 0.1))
-        last = _attempt(loop, V, domain, rate, level, core, frame, part, watch)
+        last = _attempt(loop, V, domain, rate, level, core, frame if unit is None else np.sqrt(level) * unit, part, watch)
         compiling += last.compile_seconds
         if last.proved:
             proved, best = level, last

@@ -113,6 +113,26 @@ class ClosedLoop(eqx.Module):
         self.check(jnp.asarray(np.concatenate([np.stack(corners), inside])))
 
 
+class LoopFlow(AbstractFlow):
+    """The loop of a flow as a flow of its own, whose inputs are the disturbances."""
+
+    loop: ClosedLoop
+
+    @property
+    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """n."""
+        return self.loop.dim
+
+    @property
+    def n_inputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """p."""
+        return self.loop.low.shape[0]
+
+    def field(self, t: Any, z: Any, u: Any = None) -> Array:
+        """dx/dt; without inputs at the middle of the disturbances."""
+        return self.loop.field(z, u)
+
+
 @eqx.filter_jit
 def _moved(loop: ClosedLoop, disturbances: Array) -> tuple[Array, Array]:
     """How far the goal moves under each disturbance (q, n), and by how much that is beyond what roundings explain."""
