@@ -10,6 +10,7 @@ from dynsys.report.tables import duration
 from dynsys.verify.basin import AWAY, CONVERGED, UNDECIDED
 from dynsys.verify.certify import Outcome
 from dynsys.verify.lyapunov import QuadraticLyapunov
+from dynsys.verify.symbolic import SymbolicLyapunov
 
 MOST = 12  # states whose values are written out
 
@@ -253,7 +254,9 @@ def plant_name(view: CertificateView) -> str:
 
 
 def kind(side: Side) -> str:
-    """The kind of function."""
+    """The kind of function; of a formula, the formula."""
+    if isinstance(side.V, SymbolicLyapunov):
+        return f"{side.V.text}, in deviations from the goal"
     name = type(side.V).__name__
     return "quadratic" if isinstance(side.V, QuadraticLyapunov) else name.removesuffix("Lyapunov") or name
 

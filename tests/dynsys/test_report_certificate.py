@@ -14,6 +14,7 @@ from dynsys.report.certificate_view import view_of
 from dynsys.verify.basin import CONVERGED
 from dynsys.verify.certify import Outcome, certify
 from dynsys.verify.lyapunov import QuadraticLyapunov
+from dynsys.verify.symbolic import SymbolicLyapunov
 
 from .test_report_control import EVIL, Page
 from .verify_cases import linear_flow
@@ -217,6 +218,12 @@ def test_one_state_is_drawn_as_a_line(undrawn):
     page = Page(render_certificate(view_of(found, loop, V, samples=200)))
     assert "length 1.4142" in page.text("li")  # 2 sqrt 0.5
     assert "boxes" not in page.sections()
+
+
+def test_a_formula_is_shown(proof, view, undrawn):
+    V = SymbolicLyapunov.of("a**2 + 2*b**2", ("a", "b"))
+    page = Page(render_certificate(dataclasses.replace(view, main=dataclasses.replace(view.main, V=V))))
+    assert "a**2 + 2*b**2" in page.text("dd") + page.text("td")
 
 
 def test_wrong_names_are_refused(proof):
