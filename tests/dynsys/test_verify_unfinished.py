@@ -170,7 +170,7 @@ def test_certified_hands_out_what_a_limit_stopped_and_takes_it_back():
     with pytest.raises(InvalidValue, match="domain"):
         certified(plant, [-3.0, -3.0], [3.0, 4.0], **known, resume=first.unfinished)
     with pytest.raises(InvalidValue, match="another plant"):
-        certified(load_system("VanDerPol"), [-3.0, -3.0], [3.0, 3.0], **known, resume=first.unfinished)
+        certified(load_system("VanDerPolControlled"), [-3.0, -3.0], [3.0, 3.0], **known, resume=first.unfinished)
 
 
 # Refusals
