@@ -58,8 +58,9 @@ class Series:
         return still(self.r, Model.constant(value))
 
     def add(self, other: "Series") -> "Series":
-        """The sum."""
-        return Series(self.r, *(x.add(y) for x, y in zip(self.parts, other.parts, strict=True)))
+        """The sum; what is exactly zero at the goal leaves the other as it is there."""
+        (x0, x1, x2), (y0, y1, y2) = self.parts, other.parts
+        return Series(self.r, x0.where(y0.zero, y0.where(x0.zero, x0.add(y0))), x1.add(y1), x2.add(y2))
 
     def neg(self) -> "Series":
         """The number with its sign turned."""
@@ -125,10 +126,11 @@ class Series:
 
     def smooth(self, f: Smooth) -> "Series":
         """f of the number."""
-        slope = f.slopes(self.range(), *self.q0.range())
+        q0 = self.q0.compact
+        slope = f.slopes(self.range(), *q0.range())
         bend = f.bends(*self.range()).mul(Model.constant(np.array([0.5])))
         q2 = slope.mul(self.q2).add(bend.mul(self.slope.mul(self.slope)))
-        return Series(self.r, self.q0.smooth(f), slope.mul(self.q1), q2)
+        return Series(self.r, q0.smooth(f), slope.mul(self.q1), q2)
 
 
 def still(r: float, q0: Model) -> Series:

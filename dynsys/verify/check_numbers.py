@@ -8,7 +8,7 @@
 Rounding: U = 2^-53 bounds the relative error of one operation, and sums of products in any order lose at most (terms + 2) U of the sum of
 the sizes. Each rule adds twice that, relative to the sum of |p|, to e. GROW covers that e itself is computed in floats; TINY covers
 underflow. An exact zero stays one (e = 0), which the proof near the goal relies on. NaN: nothing is known; no comparison with it is true.
-sin, tanh ... of numpy are taken to be within LIBM (relative) of the truth, and exact at 0, as their slopes there are.
+sin, tanh ... of numpy are taken to be within LIBM (relative) of the truth, and exact at 0 (log and sqrt at 1), as their slopes there are.
 
 Sources: Makino & Berz, Int. J. Pure Appl. Math. 4 (2003) (Taylor models); Higham, Accuracy and Stability (2002), sec. 3.1 (rounding).
 """
@@ -61,6 +61,11 @@ class Model:
     def zero(self) -> np.ndarray:
         """Where it is exactly zero, (B, k)."""
         return (self.size == 0) & (self.e == 0)
+
+    @property
+    def compact(self) -> "Model":
+        """The same without coefficients, if all of them are zero: its bounds then lose nothing."""
+        return Model(self.p[..., :1], self.e) if not self.p[..., 1:].any() else self
 
     def add(self, other: "Model") -> "Model":
         """The sum."""
@@ -173,7 +178,7 @@ class Model:
         half = 0.5 * (most - least) + 2 * LIBM * (np.abs(most) + np.abs(least))
         flat = Model(np.zeros_like(p), half * GROW)
         flat.p[..., 0] = 0.5 * (most + least)
-        e = np.where((c == 0) & (reach == 0), 0.0, e * GROW + TINY * (reach > 0))
+        e = np.where((c == f.sure) & (low == c) & (high == c), 0.0, e * GROW + TINY * (reach > 0))
         made = flat.where(flat.e < e, Model(p, e))
         return Model(made.p, np.where(f.defined(low, high), made.e, np.nan))
 
@@ -219,7 +224,7 @@ class Smooth(NamedTuple):
     """A name, f, its first two derivatives, and a bound of the size of the third over [low, high].
 
     shape: "rising", "falling" or "wave" (between -1 and 1); unit: the derivatives are computed from numbers of about this size; domain:
-    where f is defined and smooth.
+    where f is defined and smooth; sure: where f and f' have no error.
     """
 
     name: str
@@ -230,6 +235,7 @@ class Smooth(NamedTuple):
     shape: str = "rising"
     unit: float = 0.0
     domain: str = "all"
+    sure: float = 0.0
 
     def steep(self, slope: Array) -> Array:
         """The scale of errors of f'."""
@@ -256,7 +262,7 @@ class Smooth(NamedTuple):
         c, reach = 0.5 * (low + high), 0.5 * (high - low) + 4 * U * (np.abs(low) + np.abs(high))
         slope, bend = self.slope(c), np.abs(self.bend(c)) * GROW + self.third(*whole) * reach
         off = bend * reach + 2 * LIBM * (self.steep(slope) + self.sharp(bend) * reach)
-        off = np.where((low == 0) & (high == 0), 0.0, off)
+        off = np.where((low == self.sure) & (high == self.sure), 0.0, off)
         return Model.between(slope - off, slope + np.where(self.defined(*whole), off, np.nan))
 
     def bends(self, low: Array, high: Array) -> Model:
@@ -301,7 +307,7 @@ SMOOTH = {
     "logistic": Smooth("logistic", _logistic, _logistic_slope, lambda z: -np.tanh(0.5 * z) * _logistic_slope(z), _all(0.125), unit=1.0),
     "atan": Smooth("atan", np.arctan, lambda z: 1 / (1 + z * z), lambda z: -2 * z / (1 + z * z) ** 2, _all(2.0), unit=1.0),
     "exp": Smooth("exp", np.exp, np.exp, np.exp, lambda low, high: np.exp(high) * (1 + 1e-9)),
-    "log": Smooth("log", np.log, lambda z: 1 / z, lambda z: -1 / z**2, lambda low, high: (2 + 1e-9) / low**3, domain="positive"),
+    "log": Smooth("log", np.log, lambda z: 1 / z, lambda z: -1 / z**2, lambda low, high: (2 + 1e-9) / low**3, domain="positive", sure=1.0),
     "sqrt": Smooth(
         "sqrt",
         np.sqrt,
@@ -309,6 +315,7 @@ SMOOTH = {
         lambda z: -0.25 / z**1.5,
         lambda low, high: (0.375 + 1e-9) / low**2.5,
         domain="positive",
+        sure=1.0,
     ),
     "reciprocal": Smooth(
         "reciprocal",
@@ -318,5 +325,6 @@ SMOOTH = {
         lambda low, high: (6 + 1e-9) / _nearest(low, high) ** 4,
         "falling",
         domain="not zero",
+        sure=1.0,
     ),
 }

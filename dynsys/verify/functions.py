@@ -18,7 +18,7 @@ Range = tuple[Array, Array]
 
 
 class Smooth(NamedTuple):
-    """f, f' and f''; how to bound the last two over an interval; the least and most f; where it is defined; whether f(0) = 0 exactly.
+    """f, f' and f''; how to bound the last two over an interval; the least and most f; where it is defined; what f and f' are at a point.
 
     third: a bound of |f'''|, if there is one; else f' and f'' are monotone wherever f is defined. steep, sharp: bounds of |f'| and |f''|.
     falling: whether f' is largest at 0 and falls to both sides; if there is a `third` and it is not, f is a wave.
@@ -34,7 +34,7 @@ class Smooth(NamedTuple):
     falling: bool = False
     limits: tuple[float, float] = (-math.inf, math.inf)
     defined: Callable[[Array, Array], Array] = lambda low, high: low <= high
-    through_zero: bool = False
+    at: tuple[float, float, float | None] | None = None  # (z, f(z), f'(z)), exact; None: f'(z) is no float64 number
 
     @property
     def wave(self) -> bool:
@@ -115,33 +115,45 @@ def _erf_slope(z: Array) -> Array:
 
 # The bounds are rounded up. |tanh''| is largest where tanh = 1/sqrt 3, |logistic''| where logistic = (3 +- sqrt 3)/6, |atan''| at 1/sqrt 3,
 # |erf''| at 1/sqrt 2; the third derivatives are largest at 0.
-SIN = Smooth("sin", jnp.sin, jnp.cos, lambda z: -jnp.sin(z), 1.0, 1.0, 1.0, limits=(-1.0, 1.0), through_zero=True)
-COS = Smooth("cos", jnp.cos, lambda z: -jnp.sin(z), lambda z: -jnp.cos(z), 1.0, 1.0, 1.0, limits=(-1.0, 1.0))
-TANH = Smooth("tanh", jnp.tanh, _tanh_slope, _tanh_bend, 2.0, 1.0, 0.7699, True, (-1.0, 1.0), through_zero=True)
-LOGISTIC = Smooth("logistic", jax.nn.sigmoid, _logistic_slope, _logistic_bend, 0.125, 0.25, 0.0963, True, (0.0, 1.0))
-ATAN = Smooth("atan", jnp.arctan, lambda z: 1 / (1 + z * z), _atan_bend, 2.0, 1.0, 0.6496, True, (-1.5708, 1.5708), through_zero=True)
+SIN = Smooth("sin", jnp.sin, jnp.cos, lambda z: -jnp.sin(z), 1.0, 1.0, 1.0, limits=(-1.0, 1.0), at=(0.0, 0.0, 1.0))
+COS = Smooth("cos", jnp.cos, lambda z: -jnp.sin(z), lambda z: -jnp.cos(z), 1.0, 1.0, 1.0, limits=(-1.0, 1.0), at=(0.0, 1.0, 0.0))
+TANH = Smooth("tanh", jnp.tanh, _tanh_slope, _tanh_bend, 2.0, 1.0, 0.7699, True, (-1.0, 1.0), at=(0.0, 0.0, 1.0))
+LOGISTIC = Smooth("logistic", jax.nn.sigmoid, _logistic_slope, _logistic_bend, 0.125, 0.25, 0.0963, True, (0.0, 1.0), at=(0.0, 0.5, 0.25))
+ATAN = Smooth("atan", jnp.arctan, lambda z: 1 / (1 + z * z), _atan_bend, 2.0, 1.0, 0.6496, True, (-1.5708, 1.5708), at=(0.0, 0.0, 1.0))
 ERF = Smooth(
-    "erf", jax.scipy.special.erf, _erf_slope, lambda z: -2 * z * _erf_slope(z), 2.2568, 1.1284, 0.9679, True, (-1.0, 1.0), through_zero=True
+    "erf",
+    jax.scipy.special.erf,
+    _erf_slope,
+    lambda z: -2 * z * _erf_slope(z),
+    2.2568,
+    1.1284,
+    0.9679,
+    True,
+    (-1.0, 1.0),
+    at=(0.0, 0.0, None),
 )
-EXP = Smooth("exp", jnp.exp, jnp.exp, jnp.exp)
-EXPM1 = Smooth("expm1", jnp.expm1, jnp.exp, jnp.exp, through_zero=True)
-LOG = Smooth("log", jnp.log, lambda z: 1 / z, lambda z: -1 / (z * z), defined=_positive)
+EXP = Smooth("exp", jnp.exp, jnp.exp, jnp.exp, at=(0.0, 1.0, 1.0))
+EXPM1 = Smooth("expm1", jnp.expm1, jnp.exp, jnp.exp, at=(0.0, 0.0, 1.0))
+LOG = Smooth("log", jnp.log, lambda z: 1 / z, lambda z: -1 / (z * z), defined=_positive, at=(1.0, 0.0, 1.0))
 LOG1P = Smooth(
     "log1p",
     jnp.log1p,
     lambda z: 1 / (1 + z),
     lambda z: -1 / ((1 + z) * (1 + z)),
     defined=lambda low, high: low > -1,
-    through_zero=True,
+    at=(0.0, 0.0, 1.0),
 )
-RECIPROCAL = Smooth("reciprocal", lambda z: 1 / z, lambda z: -1 / (z * z), lambda z: 2 / (z * z * z), defined=_one_sided)
-SQRT = Smooth("sqrt", jnp.sqrt, lambda z: 0.5 / jnp.sqrt(z), lambda z: -0.25 / (z * jnp.sqrt(z)), defined=_positive)
+RECIPROCAL = Smooth(
+    "reciprocal", lambda z: 1 / z, lambda z: -1 / (z * z), lambda z: 2 / (z * z * z), defined=_one_sided, at=(1.0, 1.0, -1.0)
+)
+SQRT = Smooth("sqrt", jnp.sqrt, lambda z: 0.5 / jnp.sqrt(z), lambda z: -0.25 / (z * jnp.sqrt(z)), defined=_positive, at=(1.0, 1.0, 0.5))
 RSQRT = Smooth(
     "rsqrt",
     lambda z: 1 / jnp.sqrt(z),
     lambda z: -0.5 / (z * jnp.sqrt(z)),
     lambda z: 0.75 / (z * z * jnp.sqrt(z)),
     defined=_positive,
+    at=(1.0, 1.0, -0.5),
 )
 
 

@@ -3,7 +3,8 @@
 q = q0 + r s1 + r^2 s2
 
 q0 is the value at the goal; q0, s1 and s2 are affine numbers on a piece of the surface (and on the box of disturbances). A part that is
-None is exactly zero. What holds of s1 (or of s2, where q0 and s1 are None) on the surface holds of q for every r: no hole is left.
+None is exactly zero. Where q0 is a plain float64 number, such as cos 0, it is kept (`known`): 1 - cos is exactly zero then, unrounded.
+What holds of s1 (or of s2, where q0 and s1 are None) on the surface holds of q for every r: no hole is left.
 Every rule below is an identity or a mean-value form at each (r, d); only r and the mean-value points are forgotten. What is multiplied by r
 once more than the leading part is kept as a constant with an error: it matters little, and planes are dear.
 
@@ -13,9 +14,13 @@ once more than the leading part is kept as a constant with an error: it matters 
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from dynsys.verify.affine import Affine, Verdict, between, lift
@@ -25,10 +30,13 @@ Part = Affine | None
 
 
 class Germ:
-    """See the module; `r` is r0."""
+    """See the module; `r` is r0. known: what q0 is exactly, if that is known while the program is being built; zeros make q0 None."""
 
-    def __init__(self, shape: tuple[int, ...], r: Any, q0: Part, s1: Part = None, s2: Part = None):
+    def __init__(self, shape: tuple[int, ...], r: Any, q0: Part, s1: Part = None, s2: Part = None, known: np.ndarray | None = None):
         self.shape, self.r, self.q0, self.s1, self.s2 = shape, r, q0, s1, s2
+        self.known = np.zeros(shape) if q0 is None else known
+        if known is not None:
+            self.q0 = lift(known) if np.any(known) else None
 
     @property
     def parts(self) -> tuple[Part, Part, Part]:
@@ -39,8 +47,9 @@ class Germ:
         """A number that does not depend on r."""
         if isinstance(x, Germ):
             return x
+        known = None if isinstance(x, Affine | Tracer) else np.asarray(x, float)
         x = lift(x)
-        return Germ(x.shape, self.r, x)
+        return Germ(x.shape, self.r, x, known=known)
 
     def at_rest(self, value: Any) -> "Germ":
         """With a declared value at the goal; None: zero."""
@@ -66,7 +75,12 @@ class Germ:
 
     def moved(self, move: Callable[[Array], Array]) -> "Germ":
         """As of Affine."""
-        return self._linear(lambda x: x.moved(move), move(jnp.zeros(self.shape)).shape)
+        known = self.known
+        if known is not None:
+            with jax.ensure_compile_time_eval():
+                known = move(jnp.asarray(known))
+            known = None if isinstance(known, Tracer) else np.asarray(known)
+        return self._linear(lambda x: x.moved(move), move(jnp.zeros(self.shape)).shape, known)
 
     def contracted(self, apply: Callable[[Array, Array], Array], weight: Any, terms: int) -> "Germ":
         """As of Affine."""
@@ -76,11 +90,12 @@ class Germ:
     def plus(self, other: Any) -> "Germ":
         """The sum."""
         x, y = self._pair(other)
-        return Germ(x.shape, self.r, *(_sum(a, b) for a, b in zip(x.parts, y.parts, strict=True)))
+        known = _exact(x.known, y.known, np.add, Fraction.__add__)
+        return Germ(x.shape, self.r, *(_sum(a, b) for a, b in zip(x.parts, y.parts, strict=True)), known=known)
 
     def negated(self) -> "Germ":
         """The number with its sign turned."""
-        return self._linear(lambda x: x.negated(), self.shape)
+        return self._linear(lambda x: x.negated(), self.shape, None if self.known is None else np.asarray(-self.known))
 
     def minus(self, other: Any) -> "Germ":
         """The difference."""
@@ -93,25 +108,28 @@ class Germ:
         first = _sum(_product(q, t), _product(p, s))
         s_, t_, ss_, tt_ = (_flat(z) for z in (s, t, ss, tt))
         rest = self._shrunk(_sum(_sum(_product(s_, tt_), _product(ss_, t_)), self._shrunk(_product(ss_, tt_))))
-        if q is None and p is None:  # of degree two: this is the leading part
-            second = _sum(_product(s, t), rest)
+        if first is None:  # the second part leads
+            second = _sum(_sum(_product(q, tt), _product(p, ss)), _sum(_product(s, t), rest))
         else:
             second = _sum(_sum(_product(_flat(q), tt_), _product(_flat(p), ss_)), _sum(_product(s_, t_), rest))
-        return Germ(x.shape, self.r, _product(q, p), first, second)
+        return Germ(x.shape, self.r, _product(q, p), first, second, _exact(x.known, y.known, np.multiply, Fraction.__mul__))
 
     def smooth(self, f: Smooth) -> "Germ":
         """f of the number."""
-        rest = _filled(self.q0, self.shape)
-        value = None if self.q0 is None and f.through_zero else rest.smooth(f)
+        rest, (known, slope) = _filled(self.q0, self.shape), self._at_rest(f)
+        value = rest.smooth(f)
         if self.s1 is None and self.s2 is None:
-            return Germ(self.shape, self.r, value)
-        slope, whole = self.slope, self.whole
-        D = between(*f.slopes(rest.c, rest.reach()))
+            return Germ(self.shape, self.r, value, known=known)
+        D = between(*f.slopes(rest.c, rest.reach())) if slope is None else (lift(jnp.full(self.shape, slope)) if slope else None)
+        leads = self.s1 is None or D is None  # the second part
+        moving = _filled(_sum(self.s1 if leads else _flat(self.s1), self._shrunk(_flat(self.s2))), self.shape)
+        whole = self.whole
         rad = whole.reach()
         low, high = f.bends(whole.c, rad)
         inside = f.defined(whole.c - rad, whole.c + rad)
-        bend = between(0.5 * low, jnp.where(inside, 0.5 * high, jnp.nan)).times(slope.times(slope))
-        return Germ(self.shape, self.r, value, _product(D, self.s1), _sum(_product(D, _flat(self.s2)), bend))
+        bend = between(0.5 * low, jnp.where(inside, 0.5 * high, jnp.nan)).times(moving.times(moving))
+        first, second = _product(D, self.s1), _sum(_product(D, self.s2 if leads else _flat(self.s2)), bend)
+        return Germ(self.shape, self.r, value, first, second, known)
 
     def rectified(self, leak: float = 0.0) -> "Germ":
         """As of Affine."""
@@ -167,8 +185,14 @@ class Germ:
         """A part times something in [0, r0]."""
         return None if x is None else x.up_to(self.r)
 
-    def _linear(self, f: Callable[[Affine], Affine], shape: tuple[int, ...]) -> "Germ":
-        return Germ(shape, self.r, *(None if x is None else f(x) for x in self.parts))
+    def _at_rest(self, f: Smooth) -> tuple[np.ndarray | None, float | None]:
+        """f and f' at the goal, if they are known without error."""
+        if f.at is None or self.known is None or not np.all(self.known == f.at[0]):
+            return None, None
+        return np.full(self.shape, f.at[1]), f.at[2]
+
+    def _linear(self, f: Callable[[Affine], Affine], shape: tuple[int, ...], known: np.ndarray | None = None) -> "Germ":
+        return Germ(shape, self.r, *(None if x is None else f(x) for x in self.parts), known=known)
 
     def _pair(self, other: Any) -> tuple["Germ", "Germ"]:
         x, y = self, self.constant(other)
@@ -196,3 +220,12 @@ def _flat(x: Part) -> Part:
 
 def _filled(x: Part, shape: tuple[int, ...]) -> Affine:
     return lift(jnp.zeros(shape)) if x is None else x
+
+
+def _exact(x: np.ndarray | None, y: np.ndarray | None, f: Any, exactly: Callable[[Fraction, Fraction], Fraction]) -> np.ndarray | None:
+    """f of two known arrays, if no entry of it is rounded; None if one is not known."""
+    if x is None or y is None or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    made = np.asarray(f(x, y))
+    pairs = zip(x.ravel(), y.ravel(), made.ravel(), strict=True)
+    return made if np.isfinite(made).all() and all(exactly(Fraction(a), Fraction(b)) == Fraction(c) for a, b, c in pairs) else None

@@ -5,8 +5,8 @@
 The squares are there always, so that every candidate is positive; which of the a_ij and of the other terms a formula has is drawn from
 probabilities. The constants of a whole population are fitted at once by the loss of `learn.py`, in one compiled program. Each candidate is
 rated by the share of the box that its largest level set fills, less a price a term, and the probabilities move towards the best few alone:
-what counts is the best formula found, not the mean. (sin(x / 2)**2 is (1 - cos(x)) / 2, but a proof sees it vanish at 0.) Source: Petersen
-et al., ICLR 2021 (risk-seeking selection).
+what counts is the best formula found, not the mean. (sin(x / 2)**2 is (1 - cos(x)) / 2.) Source: Petersen et al., ICLR 2021 (risk-seeking
+selection).
 """
 
 import itertools

@@ -10,9 +10,14 @@ from numpy.testing import assert_allclose
 from dynsys.dynamics import AbstractFlow
 from dynsys.errors import DataError, InvalidValue
 from dynsys.status import Status
+from dynsys.verify.certificate import save_certificate
+from dynsys.verify.certify import certify
+from dynsys.verify.checker import check
 from dynsys.verify.symbolic import SymbolicLyapunov, nonnegative
 from dynsys.verify.symbolic_search import search_symbolic
 from dynsys_datasets.equation import Block, Names, compile_program, parse
+
+from . import verify_cases as cases
 
 POSITIVE = [
     "x**2",
@@ -121,3 +126,19 @@ def test_the_search_says_when_there_is_none():
     assert found.status is Status.FAILED
     with pytest.raises(InvalidValue, match="at least 1"):
         search_symbolic(Growing(), ("x", "y"), -1.0, 1.0, generations=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x**2 + y**2 + 3*(1 - cos(x - y))",
+        "x**2 + y**2 + log(1 + (x*y)**2)",
+        pytest.param("2*(x + 0.1*y)**2 + y**2 + 9.81*(1 - cos(x))/2 + 0.3*log(1 + x**2)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_formula_with_a_cosine_or_a_logarithm_is_proved_down_to_the_goal(text, tmp_path):
+    loop, V = cases.linear_flow(np.array([[-1.0, 0.3], [-0.2, -1.0]])), SymbolicLyapunov.of(text, ("x", "y"))
+    proof = certify(loop, V, domain=([-2, -2], [2, 2]), rate=0.01, level=1.0)
+    assert proof.proved
+    assert proof.r0 > 0
+    assert check(save_certificate(proof, loop, V, tmp_path / "formula.h5")).valid
