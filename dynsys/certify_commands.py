@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dynsys import certify_options as options, certify_words
 from dynsys_datasets.errors import DataError, InvalidValue
 
 
@@ -35,7 +36,7 @@ class Candidate(StrEnum):
 
 def certify(
     target: Annotated[str, typer.Argument(help="A system (name, or a .toml file of yours), or a run folder with a learned model.")],
-    domain: Annotated[str, typer.Option(help='The box of states: "-3..3,-8..8", one range a state.')],
+    domain: Annotated[str, typer.Option(help='The box of states: "-3..3,-8..8", one range a state, or one for all.')],
     out: Annotated[Path, typer.Option(help="The certificate, a .h5 file.")],
     controller: Annotated[
         Controller, typer.Option(help="lqr: the regulator of the linearised system, inside the limits; none.")
@@ -46,7 +47,7 @@ def certify(
     ] = Candidate.quadratic,
     train: Annotated[bool, typer.Option("--train", help="The same as --candidate neural.")] = False,
     limit: Annotated[str | None, typer.Option(help="The largest |u - rest|: one number, or one an input.")] = None,
-    inputs: Annotated[str | None, typer.Option(help='Or the inputs themselves: "0..5.96,0..5.96", one range an input.')] = None,
+    inputs: Annotated[str | None, typer.Option(help='Or the inputs themselves: "0..5.96,0..5.96", one range for each.')] = None,
     goal: Annotated[str | None, typer.Option(help='The equilibrium: "0,0". Default: found near the middle of the domain.')] = None,
     rest: Annotated[str | None, typer.Option(help="The inputs that hold it. Default: 0.")] = None,
     rate: Annotated[
@@ -55,7 +56,8 @@ def certify(
     level: Annotated[float | None, typer.Option(help="The level of the set. Default: the largest that can be proved.")] = None,
     dt: Annotated[float | None, typer.Option(help="Make a flow a map by Euler steps of this length.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help='Diagonal weights of the regulator: "1,1;0.1", states before inputs. Default: ones.')
+        str | None,
+        typer.Option(help='Diagonal weights of the regulator: "1,1;0.1", states before inputs; one for all will do. Default: ones.'),
     ] = None,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the system: --set m=0.15. Repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of every search for a proof.")] = 60.0,
@@ -74,29 +76,33 @@ def certify(
     """
     from rich.console import Console
 
-    from dynsys.verify.certificate import save_certificate
-    from dynsys.verify.routine import certified
-    from dynsys.verify.unfinished import load_unfinished
     from dynsys_datasets.files import check_target
 
     if out.suffix.lower() != ".h5":
         raise InvalidValue(f"--out {out}: a certificate is an HDF5 file; give a name that ends in .h5.")
     check_target(out)
+    options.parsed("--domain", domain, "state")
+    options.positive(limit, **{"--rate": rate, "--level": level, "--dt": dt, "--seconds": seconds})
     console = Console(quiet=quiet)
-    plant, names, about = _plant(target, parameter or [], dt)
-    low, high = _ranges("--domain", domain, plant.dim, "state")
-    Q, R = _weights(weights, plant)
+    with console.status(f"loading {target}"):
+        from dynsys.verify.certificate import save_certificate
+        from dynsys.verify.routine import certified
+        from dynsys.verify.unfinished import load_unfinished
+
+        plant, names, about = _plant(target, parameter or [], dt)
+    low, high = options.ranges("--domain", domain, plant.dim, "state")
+    Q, R = options.weights(weights, plant)
     kind = "neural" if train else candidate.value
     with _watched(console) as (tell, watch):
         found = certified(
             plant,
             low,
             high,
-            goal=_numbers("--goal", goal, plant.dim),
-            rest=_numbers("--rest", rest, plant.n_inputs),
+            goal=options.numbers("--goal", goal, plant.dim),
+            rest=options.numbers("--rest", rest, plant.n_inputs),
             controller=controller.value if plant.n_inputs else "none",
-            limit=_numbers("--limit", limit, plant.n_inputs),
-            inputs=None if inputs is None else _ranges("--inputs", inputs, plant.n_inputs, "input"),
+            limit=options.numbers("--limit", limit, plant.n_inputs),
+            inputs=None if inputs is None else options.ranges("--inputs", inputs, plant.n_inputs, "input"),
             candidate=kind,
             rate=rate,
             level=level,
@@ -111,25 +117,30 @@ def certify(
             watch=watch,
         )
     proof = found.proof
-    console.print(_words(found, kind), highlight=False, soft_wrap=True)
+    if proof.proved or found.other is not None:
+        console.print(certify_words.proved(found, kind), highlight=False, soft_wrap=True)
     about = {
         **about,
+        "states": ", ".join(names),
+        "controller": certify_words.controller(found.loop),
         "command": _command(),
         **({"candidate" if found.proof is not found.plain[2] else "beside": found.words} if found.words else {}),
     }
     if proof.proved:
-        save_certificate(proof, found.loop, found.V, out, about=about)
-        console.print(f"certificate: {out}", highlight=False, soft_wrap=True)
+        replaced = " (in place of the one that was there)" if out.exists() else ""
+        save_certificate(proof, found.loop, found.V, out, about=about, volume=found.volume)
+        console.print(f"certificate: {out}{replaced}", highlight=False, soft_wrap=True)
     kept = _keep(found, out, about)
     if not no_report:
         from dynsys.report.certificate_page import write_certificate_report
 
         page = out.with_suffix(".html")
         baseline = None if found.proof is found.plain[2] else (found.plain[2], found.plain[1])
-        write_certificate_report(proof, found.loop, found.V, page, names=names, title=target, command=_command(), baseline=baseline)
+        with console.status("simulating and drawing the report"):
+            write_certificate_report(proof, found.loop, found.V, page, names=names, title=target, command=_command(), baseline=baseline)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if not proof.proved:
-        raise DataError(f"{target}: not proved ({proof.reason}). No certificate is written. {kept or proof.outcome.remedy}")
+        raise DataError(f"{target}: {certify_words.failed(proof, names)} No certificate is written. {kept or certify_words.remedy(proof)}")
     if kept:
         console.print(kept, highlight=False, soft_wrap=True)
 
@@ -141,25 +152,28 @@ def verify(
     """Check a certificate from its file alone, by a small checker that shares no code with the search."""
     from dynsys.verify.checker import check
 
+    if file.is_dir():
+        raise DataError(f"{file}: is a folder. Give a certificate, a .h5 file that dynsys certify wrote.")
     if not file.is_file():
         raise DataError(f"{file}: there is no such file. Give a certificate that dynsys certify wrote.")
     verdict = check(file)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "valid": verdict.valid,
-                    "reason": verdict.reason,
-                    "claim": verdict.claim,
-                    "boxes": verdict.boxes,
-                    "seconds": verdict.seconds,
-                }
-            )
-        )
-    else:
-        typer.echo(verdict.claim)
-        why = f": {verdict.reason}" if verdict.reason else ""
-        typer.echo(f"{'valid' if verdict.valid else 'NOT valid'}: {verdict.boxes} boxes checked in {verdict.seconds:.1f} s{why}")
+        about = {"about": verdict.about, "volume": verdict.stated_volume[0] if verdict.valid else None, "seconds": verdict.seconds}
+        told = {"valid": verdict.valid, "reason": verdict.reason, "claim": verdict.claim, "boxes": verdict.boxes, **about}
+        typer.echo(json.dumps(told))
+    elif verdict.readable:
+        if any(verdict.about.values()):
+            typer.echo("in the words of its author:")
+        for name, value in verdict.about.items():
+            if value:
+                typer.echo(f"  {name}: {value}")
+        typer.echo(f"claim: {verdict.claim}")
+        if verdict.valid:
+            size, error = verdict.stated_volume
+            typer.echo(f"volume of the set: {size:.5g}" + (f" ± {error:.2g}" if error else ""))
+            typer.echo(f"valid: {verdict.boxes} boxes checked in {verdict.seconds:.1f} s")
+    if not verdict.readable:
+        raise DataError(f"{file}: {verdict.reason}")
     if not verdict.valid:
         raise DataError(f"{file}: the certificate is not valid: {verdict.reason}")
 
@@ -168,14 +182,16 @@ def _plant(target: str, parameters: list[str], dt: float | None) -> tuple[Any, t
     """The plant, the names of its states, and what it is."""
     from dynsys.dynamics import AbstractFlow, Discretized, euler
 
+    if target.lower().endswith((".h5", ".hdf5")):
+        raise InvalidValue(f"{target}: is no plant. Give a system or a run folder; a certificate is checked by dynsys verify.")
     if Path(target).is_dir():
         if parameters or dt is not None:
             raise InvalidValue("--set and --dt are for systems; a learned model has neither.")
         return _learned(Path(target))
     from dynsys.systems import SystemFlow, SystemMap, load_system
 
-    plant = load_system(target, **dict(_parameter(text) for text in parameters))
-    if not isinstance(plant, SystemFlow | SystemMap):
+    plant = load_system(target, **dict(options.parameter(text) for text in parameters))
+    if not isinstance(plant, SystemFlow | SystemMap) or plant.record.kind == "field":
         raise InvalidValue(f"{target}: is of kind {plant.record.kind!r}; a certificate needs a flow or a map.")
     names, about = plant.names, {"system": target, "parameters": " ".join(parameters)}
     if dt is None:
@@ -207,75 +223,6 @@ def _learned(run: Path) -> tuple[Any, tuple[str, ...], dict[str, str]]:
     return found.model, tuple(f"z{i}" for i in range(found.model.dim)), about
 
 
-def _parameter(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError:
-        raise InvalidValue(f"--set {text!r}: expected name=number, such as m=0.15.") from None
-
-
-def _ranges(option: str, text: str, count: int, what: str) -> tuple[list[float], list[float]]:
-    """Low and high of "-3..3,-8..8"; one range is that of all."""
-    parts = [part.split("..") for part in text.split(",")]
-    try:
-        ranges = [(float(low), float(high)) for low, high in parts]
-    except ValueError:
-        raise InvalidValue(f'{option} {text!r}: expected one range a {what}, such as "-3..3,-8..8".') from None
-    if len(ranges) == 1:
-        ranges = ranges * count
-    if len(ranges) != count or any(not low < high for low, high in ranges):
-        raise InvalidValue(f"{option} {text!r}: wants {count} ranges with low < high, one a {what}.")
-    return [low for low, _ in ranges], [high for _, high in ranges]
-
-
-def _numbers(option: str, text: str | None, count: int) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidValue(f'{option} {text!r}: expected numbers such as "0,0".') from None
-    if len(values) == 1:
-        values = values * count
-    if len(values) != count:
-        raise InvalidValue(f"{option} {text!r}: wants {count} numbers, got {len(values)}.")
-    return values
-
-
-def _weights(text: str | None, plant: Any) -> tuple[Any, Any]:
-    if text is None:
-        return None, None
-    import numpy as np
-
-    states, _, inputs = text.partition(";")
-    return np.diag(_numbers("--weights", states, plant.dim) or []), np.diag(_numbers("--weights", inputs or "1", plant.n_inputs) or [])
-
-
-KINDS = {"neural": "trained function", "symbolic": "formula", "sos": "sum of squares"}
-
-
-def _words(found: Any, candidate: str) -> str:
-    """What is proved, and what became of the other function."""
-    proof, (volume, error) = found.proof, found.volume
-    plain = found.proof is found.plain[2]
-    other = KINDS.get(candidate, candidate)
-    beside = "" if found.other is None else f"; {_beside(*((other, found.other) if plain else ('plain quadratic', found.plain)))}"
-    if not proof.proved:
-        return f"{proof.outcome.value}: {proof.reason}{beside}"
-    what = "plain quadratic" if plain else other
-    refuted = "" if proof.bracket[1] != proof.bracket[1] else f" (refuted at {proof.bracket[1]:.6g})"
-    about = f"{proof.boxes + proof.face_boxes} boxes in {proof.seconds:.2f} s, compilation {proof.compile_seconds:.1f} s"
-    size = f"{volume:.5g}" + (f" ± {error:.2g}" if error else "")
-    return f"proved: {what}, level {proof.level:.6g}{refuted}, volume {size}{beside}; rate {proof.rate:.3g}; {about}"
-
-
-def _beside(what: str, side: Any) -> str:
-    """How another function fared, from its loop, V, proof and volume."""
-    proof = side[2]
-    return f"the {what} proves {side[3][0]:.5g}" if proof.proved else f"the {what} is not proved ({proof.reason})"
-
-
 def _command() -> str:
     return shlex.join(["dynsys", *sys.argv[1:]])
 
@@ -288,11 +235,12 @@ def _keep(found: Any, out: Path, about: dict[str, Any]) -> str:
         return ""
     loop, V, proof = found.unfinished
     path = save_unfinished(proof, loop, V, out.with_suffix(".unfinished.h5"), about)
+    left_out = ("--resume", "--boxes") if proof.reason.startswith("boxes") else ("--resume",)
     words, skip = [], False
     for word in sys.argv[1:]:
-        if not skip and word != "--resume" and not word.startswith("--resume="):
+        if not skip and word.split("=")[0] not in left_out:
             words.append(word)
-        skip = word == "--resume"
+        skip = word in left_out
     again = shlex.join(["dynsys", *words, "--resume", str(path)])
     left = len(proof.remaining[0])
     return f"The proof ({proof.boxes} boxes seen, {left} open; {proof.reason}) is kept in {path} and goes on with: {again}"
@@ -307,9 +255,12 @@ def _watched(console: Any) -> Iterator[tuple[Callable[[str], None], Callable[[fl
     import signal
     import threading
 
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("proved"), BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(),
+        TextColumn("{task.fields[words]}"), TimeElapsedColumn(),
+    )  # fmt: skip
     stopped, last = [False], [0, 0.0]
 
     def interrupted(number: int, frame: Any) -> None:
@@ -322,8 +273,8 @@ def _watched(console: Any) -> Iterator[tuple[Callable[[str], None], Callable[[fl
         task = bar.add_task("proof", total=1.0, words="", visible=False)
 
         def tell(words: str) -> None:
-            bar.update(task, visible=False)
             console.print(words, highlight=False, soft_wrap=True, markup=False)
+            bar.update(task, description=words if len(words) < 40 else "working", completed=0, words="", visible=True)
 
         def watch(share: float, boxes: int, seconds: float) -> bool:
             new, spent = (boxes - last[0], seconds - last[1]) if boxes >= last[0] and seconds > last[1] else (boxes, seconds)

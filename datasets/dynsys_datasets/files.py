@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,14 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise DataError(f"{path}: is a folder; give the name of a file.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {str(path.parent)!r}. Make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise DataError(f"{path}: the folder {str(path.parent)!r} is read-only. Check its rights, or write elsewhere.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):  # rights alone do not tell: some folders take no files from anybody
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{path}: the folder {str(path.parent)!r} takes no files ({reason}). Check its rights, or write elsewhere."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from dynsys.report.views import short
 from dynsys.verify.basin import AWAY, CONVERGED, UNDECIDED
 
 WIDE, NARROW, LINE = 10.0, 4.3, 0.21  # inches: two widths, a line of a legend
-FILLS = {CONVERGED: ("#d7e8f4", "goes to the goal"), AWAY: ("#ffffff", "leaves"), UNDECIDED: ("#e4e4e4", "neither within the time")}
+FILLS = {CONVERGED: ("#d7e8f4", "goes to the goal"), AWAY: ("#ffffff", "leaves"), UNDECIDED: ("#e4e4e4", "neither in the simulated time")}
 LEVELS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0, 8.0)  # of the level of the set: thin lines
 ROLES = {"inside": (BLUE, "from the set"), "outside": ("#009E73", "from outside, to the goal"), "leaves": (ORANGE, "from outside, leaves")}
 BOXES = 40_000  # boxes that are drawn, the smallest first
@@ -94,7 +94,7 @@ def _boxes(figure: Any, axes: Any, view: CertificateView, boxes: "Boxes") -> Non
     axes.set(xlabel=boxes.labels[0], ylabel=boxes.labels[1])
     if len(view.names) == 2:
         plane, limits = view.planes[0], (axes.get_xlim(), axes.get_ylim())
-        axes.contour(plane.x, plane.y, plane.V, levels=[view.proof.level], colors=[INK], linewidths=1.4)
+        axes.contour(plane.x, plane.y, plane.S, levels=[view.proof.level], colors=[INK], linewidths=1.4)
         axes.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -130,7 +130,7 @@ def _plane(axes: Any, view: CertificateView, plane: Plane) -> None:
             zorder=4,
         )
     axes.contour(
-        plane.x, plane.y, plane.V, levels=[level], colors=[BLUE], linewidths=2.4, linestyles="solid" if proof.proved else "dashed", zorder=5
+        plane.x, plane.y, plane.S, levels=[level], colors=[BLUE], linewidths=2.4, linestyles="solid" if proof.proved else "dashed", zorder=5
     )
     goal = np.asarray(view.loop.goal)
     axes.plot(goal[plane.i], goal[plane.j], marker="o", ms=4.5, color=INK, zorder=6)
@@ -179,24 +179,26 @@ def _histogram(axes: Any, view: CertificateView) -> None:
         low, high = float(np.quantile(F, 0.005)), float(F.max())
         high = max(high, view.worst.largest if np.isfinite(view.worst.largest) else high, 0.0)
         edges = np.linspace(low, high + 0.04 * max(high - low, 1e-12), BINS + 1)
-        axes.hist(np.clip(F, edges[0], edges[-1]), edges, color=BLUE, alpha=0.45, lw=0, label="states of the set")
+        axes.hist(np.clip(F, edges[0], edges[-1]), edges, color=BLUE, alpha=0.45, lw=0, label="left: states of the set")
         axes.set_yscale("log")
-    axes.axvline(0.0, color=INK, lw=1.2, ls="--", label="limit of the claim")
     if np.isfinite(view.worst.largest):
-        axes.axvline(view.worst.largest, color=ORANGE, lw=1.4, label="largest that was found")
+        axes.axvline(view.worst.largest, color=ORANGE, lw=2.2, label="left: largest that was found")
+    axes.axvline(0.0, color=INK, lw=1.2, ls="--", label="left: limit of the claim")
     axes.set(xlabel="(dV/dt + rate V) / V" if view.loop.continuous else "(V(x+) − (1 − rate) V) / V", ylabel="states")
 
 
 def _heights(axes: Any, view: CertificateView) -> None:
+    rate, t = view.proof.rate, view.times
+    claimed = np.exp(-rate * t) if view.loop.continuous else (1 - rate) ** t
+    axes.plot(
+        t, claimed, color=GREY, lw=4.0, alpha=0.6, label="right: bound that is claimed of V"
+    )  # wide and behind: a curve on it is seen
     seen = set()
     for height, role in zip(view.heights, view.roles, strict=True):
-        colour, label = ROLES[role]
+        colour, label = ROLES[role][0], f"right: {ROLES[role][1]}"
         shown = np.where(np.isfinite(height) & (height > 0), height / view.proof.level, np.nan)
         axes.plot(view.times, shown, color=colour, lw=1.0, label=None if role in seen else label)
         seen.add(role)
-    rate, t = view.proof.rate, view.times
-    claimed = np.exp(-rate * t) if view.loop.continuous else (1 - rate) ** t
-    axes.plot(t, claimed, color=INK, lw=1.2, ls="--", label="claimed bound")
     axes.set_yscale("log")
     axes.set_ylim(1e-8, min(1e3, 3 * max(1.0, float(np.nanmax(view.heights)) / view.proof.level)))
     axes.set(xlabel="time" if view.loop.continuous else "step", ylabel="V / level", xlim=(t[0], t[-1]))

@@ -63,6 +63,7 @@ def render_certificate(view: CertificateView, *, title: str = "", command: str =
         ("decrease", "Decrease", drawn["decrease"]),
         ("boxes", "Boxes of the proof", drawn["boxes"]),
         ("claim", "Claim", named(words.claim_rows(view))),
+        ("loop", "Plant and controller", named(words.loop_rows(view))),
         ("assumptions", "Assumptions", f'<ul class="plain">{assumed}</ul>' if assumed else ""),
         ("proof", "Proof", _proof(view, seconds)),
         ("simulation", "Simulation and attack", named(words.simulation_rows(view))),

@@ -2,11 +2,13 @@
 
     Proof, ClosedLoop, V -> view_of -> CertificateView        (the only part of the report that simulates)
 
-x = goal + T y: the boxes of a proof are in y. Planes are slices: all other coordinates are at the goal.
+x = goal + T y: the boxes of a proof are in y, and its claim is about the cube |y_i| <= 1 only. Where V <= level outside of the cube, V
+counts as infinite (`Basin.values`) or as twice the level (`Plane.S`). Planes are slices: all other coordinates are at the goal.
 """
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,13 +35,17 @@ COARSE = 17  # points a side of the grids that planes are chosen by
 
 @dataclass(frozen=True)
 class Plane:
-    """The slice of coordinates i and j: x (X,), y (Y,); V, the plain quadratic's V and fates, (Y, X); arrows (A, A, 2) at ax, ay (A,)."""
+    """The slice of coordinates i and j: x (X,), y (Y,); V, the plain quadratic's V and fates, (Y, X); arrows (A, A, 2) at ax, ay (A,).
+
+    S (Y, X): V, but above the level outside of the cube of the proof, so that {S <= level} is the set of the claim.
+    """
 
     i: int
     j: int
     x: Float[np.ndarray, " X"]
     y: Float[np.ndarray, " Y"]
     V: Float[np.ndarray, "Y X"]
+    S: Float[np.ndarray, "Y X"]
     plain: Float[np.ndarray, "Y X"] | None
     codes: Int[np.ndarray, "Y X"]
     ax: Float[np.ndarray, " A"]
@@ -62,7 +68,7 @@ class CertificateView:
 
     names (n): of the states; low, high (n,): the box that was simulated in, the domain if it is bounded; F (I,): relative excess over the
     claimed decrease at states of the set; times (T,), lines (S, T, n), heights (S, T): trajectories and V along them; roles (S,): "inside",
-    "outside" or "leaves".
+    "outside" or "leaves"; elsewhere (E, n): starts where V <= level outside of the cube of the proof, of which nothing is claimed.
     """
 
     loop: ClosedLoop
@@ -80,6 +86,7 @@ class CertificateView:
     lines: Float[np.ndarray, "S T n"]
     heights: Float[np.ndarray, "S T"]
     roles: tuple[str, ...]
+    elsewhere: Float[np.ndarray, "E n"]
 
     @property
     def proof(self) -> Proof:
@@ -106,30 +113,28 @@ def view_of(
     names = tuple(f"x{i + 1}" for i in range(n)) if names is None else tuple(names)
     if len(names) != n:
         raise InvalidValue(f"write_certificate_report: names must have one name a state, {n}, got {len(names)}.")
-    with x64():
+    with x64(), ThreadPoolExecutor(1) as beside:  # what the attack compiles takes as long as the simulation
         low, high, bounded = _window(proof, loop)
+        attacked = beside.submit(largest, loop, V, low, high, proof.level, rate=proof.rate, core=proof.core, key=key)
         plain = None if baseline is None else baseline[1]
         found = basin(loop, V, proof.level, low, high, samples=samples, inside=max(samples // 2, 1), core=proof.core, key=key)
+        found, elsewhere = _in_cube(found, proof, loop)
+        starts, roles = _starts(found, low, high)
+        followed = beside.submit(paths, loop, starts, low, high, key=key)
         size = np.max(np.abs(found.inner - np.asarray(loop.goal)), axis=0)
-        planes = tuple(
-            _plane(loop, V, plain, proof, low, high, size, pair, resolution if n == 2 else max(resolution // 2, 2))
-            for pair in _pairs(loop, V, proof, low, high, size)
-        )
+        pairs = _pairs(loop, V, proof, low, high, size)
+        planes = _planes(loop, V, plain, proof, low, high, size, pairs, resolution if n == 2 else max(resolution // 2, 2))
         F, value, after = decrease(loop, V, found.inner, proof.rate)
         counts = value > proof.core
         if proof.core > 0 and not loop.continuous:
             counts = counts & (_values(V, after) > proof.core)
-        starts, roles = _starts(found, low, high)
-        times, lines = paths(loop, starts, low, high, key=key)
+        worst = _worst(attacked.result(), np.where(counts, F, -np.inf), found.inner, proof, loop)
+        times, lines = followed.result()
         heights = _values(V, lines.reshape(-1, n)).reshape(lines.shape[:2])
-        worst = largest(loop, V, low, high, proof.level, rate=proof.rate, core=proof.core, key=key)
-        best = int(np.argmax(np.where(counts, F, -np.inf)))
-        if counts[best] and not F[best] <= worst.largest:
-            worst = replace(worst, largest=float(F[best]), state=found.inner[best])
         main = Side(proof, V, _volume(V, proof, low, high))
         other = None if baseline is None else Side(*baseline, _volume(baseline[1], baseline[0], low, high))
     return CertificateView(
-        loop, main, other, names, low, high, bounded, found, planes, F[counts], worst, times, lines, heights, roles
+        loop, main, other, names, low, high, bounded, found, planes, F[counts], worst, times, lines, heights, roles, elsewhere
     )  # fmt: skip
 
 
@@ -140,6 +145,30 @@ def _window(proof: Proof, loop: ClosedLoop) -> tuple[np.ndarray, np.ndarray, boo
     goal = np.asarray(loop.goal)
     bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
     return np.where(np.isfinite(low), low, goal - reach), np.where(np.isfinite(high), high, goal + reach), bounded
+
+
+def _outside(proof: Proof, goal: Any, states: np.ndarray) -> np.ndarray:
+    """Which states (S, n) lie outside of the cube that the claim is about."""
+    return np.max(np.abs(np.linalg.solve(proof.frame, (states - np.asarray(goal)).T)), axis=0) > 1
+
+
+def _in_cube(found: Basin, proof: Proof, loop: ClosedLoop) -> tuple[Basin, np.ndarray]:
+    """The basin with the set of the claim for {V <= level}, and the starts of the latter that are not in it."""
+    off = (found.values <= found.level) & _outside(proof, loop.goal, found.starts)
+    inner_off = _outside(proof, loop.goal, found.inner)
+    elsewhere = np.concatenate([found.starts[off], found.inner[inner_off]])
+    values = np.where(off, np.inf, found.values)
+    return replace(found, values=values, inner=found.inner[~inner_off], inner_codes=found.inner_codes[~inner_off]), elsewhere
+
+
+def _worst(attacked: Violation, F: np.ndarray, inner: np.ndarray, proof: Proof, loop: ClosedLoop) -> Violation:
+    """What the attack found in the cube, or the largest F of states `inner` where that is larger."""
+    if bool(_outside(proof, loop.goal, attacked.state[None])[0]):
+        attacked = replace(attacked, largest=float("nan"), state=np.full(loop.dim, np.nan))
+    best = int(np.argmax(F))
+    if np.isfinite(F[best]) and not F[best] <= attacked.largest:
+        return replace(attacked, largest=float(F[best]), state=inner[best])
+    return attacked
 
 
 def _volume(V: AbstractLyapunov, proof: Proof, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
@@ -153,18 +182,15 @@ def _pairs(
     every = list(itertools.combinations(range(loop.dim), 2))
     if len(every) <= PLANES:
         return every
-    marks = []
-    for pair in every:
-        rough = _grid(loop, low, high, size, pair, COARSE)
-        codes = fates(loop, rough[2], low, high, arrived=_arrived(V, proof)).codes
-        inside = _values(V, rough[2]) <= proof.level
-        shares = [np.mean(inside), np.mean(~inside & (codes == CONVERGED)), np.mean(~inside & (codes != CONVERGED))]
-        marks.append(1 - float(np.sum(np.square(shares))))
-    best = sorted(range(len(every)), key=lambda k: -marks[k])[:PLANES]
-    return [every[k] for k in sorted(best)]
+    rough = np.concatenate([_grid(loop, low, high, size, pair, COARSE)[2] for pair in every])
+    arrives = fates(loop, rough, low, high, arrived=_arrived(V, proof)).codes == CONVERGED
+    inside = _values(V, rough) <= proof.level
+    kinds = np.stack([inside, ~inside & arrives, ~inside & ~arrives]).reshape(3, len(every), -1)
+    marks = 1 - np.sum(np.square(np.mean(kinds, axis=2)), axis=0)
+    return [every[k] for k in sorted(np.argsort(-marks, kind="stable")[:PLANES].tolist())]
 
 
-def _plane(
+def _planes(
     loop: ClosedLoop,
     V: AbstractLyapunov,
     plain: AbstractLyapunov | None,
@@ -172,16 +198,26 @@ def _plane(
     low: np.ndarray,
     high: np.ndarray,
     size: np.ndarray,
-    pair: tuple[int, int],
+    pairs: list[tuple[int, int]],
     count: int,
-) -> Plane:
-    x, y, states = _grid(loop, low, high, size, pair, count)
-    shape = (len(y), len(x))
-    codes = fates(loop, states, low, high, arrived=_arrived(V, proof)).codes
-    ax, ay, at = _grid(loop, low, high, size, pair, ARROWS)
-    moved = np.asarray(_moves(loop, jnp.asarray(at)))[:, list(pair)].reshape(ARROWS, ARROWS, 2)
+) -> tuple[Plane, ...]:
+    """One plane a pair, `count` points a side; all are simulated together, which compiles once."""
+    if not pairs:
+        return ()
+    grids = [_grid(loop, low, high, size, pair, count) for pair in pairs]
+    coarse = [_grid(loop, low, high, size, pair, ARROWS) for pair in pairs]
+    states = np.concatenate([grid[2] for grid in grids])
+    shape = (len(pairs), count, count)
+    codes = fates(loop, states, low, high, arrived=_arrived(V, proof)).codes.reshape(shape)
+    value = _values(V, states)
+    S = np.where((value <= proof.level) & _outside(proof, loop.goal, states), 2 * proof.level, value).reshape(shape)
+    value = value.reshape(shape)
     beside = None if plain is None else _values(plain, states).reshape(shape)
-    return Plane(*pair, x, y, _values(V, states).reshape(shape), beside, codes.reshape(shape), ax, ay, moved)
+    moved = np.asarray(_moves(loop, jnp.asarray(np.concatenate([grid[2] for grid in coarse])))).reshape(len(pairs), ARROWS, ARROWS, -1)
+    return tuple(
+        Plane(*pair, *grids[k][:2], value[k], S[k], None if beside is None else beside[k], codes[k], *coarse[k][:2], moved[k][..., pair])
+        for k, pair in enumerate(pairs)
+    )
 
 
 def _grid(

@@ -1,8 +1,26 @@
 """What the report of a certificate says in words: the claim, what is wrong, what was simulated, captions. Plain text."""
 
+from pathlib import PurePath
+
 import numpy as np
 
 from dynsys.dynamics import Discretized
+from dynsys.report.certificate_terms import (
+    MOST,
+    controller,
+    interval,
+    kind,
+    layers,
+    matrix,
+    parameters,
+    percent,
+    plant_name,
+    point,
+    system_name,
+    vector,
+    what_volume,
+    with_error,
+)
 from dynsys.report.certificate_view import CertificateView, Side
 from dynsys.report.content import number
 from dynsys.report.control_words import many
@@ -10,14 +28,14 @@ from dynsys.report.tables import duration
 from dynsys.verify.basin import AWAY, CONVERGED, UNDECIDED
 from dynsys.verify.certify import Outcome
 from dynsys.verify.lyapunov import QuadraticLyapunov
-from dynsys.verify.symbolic import SymbolicLyapunov
-
-MOST = 12  # states whose values are written out
+from dynsys.verify.network import Network
+from dynsys.verify.policy import AbstractPolicy, NeuralPolicy, SaturatedLinear
 
 
 def title(view: CertificateView, name: str) -> str:
-    """What is certified, and the outcome."""
-    return f"{name or plant_name(view)}: {view.proof.outcome.value}"
+    """What is certified, and the outcome. A system that has a name goes by it, not by that of its file."""
+    is_file = PurePath(name).suffix.lower() == ".toml" and bool(system_name(view.loop.plant))
+    return f"{plant_name(view) if is_file or not name else name}: {view.proof.outcome.value}"
 
 
 def lead(view: CertificateView) -> tuple[str, ...]:
@@ -52,10 +70,10 @@ def claim(view: CertificateView) -> str:
     else:
         falls = f"it {falling(view)}"
         ends = f"stays there and goes to {point(view, np.asarray(view.loop.goal))}."
-    forced = ", whatever the disturbance does in its box" if view.loop.low.shape[0] else ""
+    forced = ", whatever the disturbance does within its limits" if view.loop.low.shape[0] else ""
     return (
-        f"on the set where V ≤ {number(proof.level, 5)}, which lies in the domain, V is positive outside the goal, and along the closed "
-        f"loop {falls}{forced}; so every trajectory from the set {ends}"
+        f"on the set where V ≤ {number(proof.level, 5)} in the cube of the proof (see Claim), which lies in the domain, V is positive "
+        f"outside the goal, and along the closed loop {falls}{forced}; so every trajectory from the set {ends}"
     )
 
 
@@ -77,6 +95,11 @@ def notes(view: CertificateView) -> tuple[str, ...]:
             f"{many(len(astray), 'start')} in the certified set did not arrive within the time of the simulation, the first at "
             f"{point(view, astray[0])}. Either they are slow, or the proof or the simulation is wrong: look at them."
         )
+    if len(view.elsewhere) and proof.proved:
+        lines.append(
+            f"V ≤ {number(proof.level, 5)} outside of the cube of the proof too, as at {point(view, view.elsewhere[0])}: nothing is "
+            "claimed there."
+        )
     if np.isfinite(view.worst.largest) and view.worst.largest > 1e-9 and proof.proved:
         lines.append(
             f"A search found V to exceed the claimed decrease by {number(view.worst.largest)} V at {point(view, view.worst.state)}, "
@@ -89,21 +112,34 @@ def notes(view: CertificateView) -> tuple[str, ...]:
 
 def _size(view: CertificateView) -> str:
     share, error = share_of(view)
-    region, off = view.basin.region
-    box = "domain" if view.bounded else "part of the domain that was simulated"
+    volume = f"{what_volume(len(view.names))} {with_error(*view.main.volume)}"
+    size = f"The set has {volume}. That is {with_error(100 * share, 100 * error)} % of the"
+    if all_arrive(view):
+        return f"{size} {simulated(view)}; in the simulation all starts in it arrive, {len(view.basin.starts):,}."
     return (
-        f"The set has {what_volume(len(view.names))} {with_error(*view.main.volume)}. "
-        f"That is {with_error(100 * share, 100 * error)} % of the "
-        f"region of attraction in the {box}, {with_error(region, off)} by simulation from {len(view.basin.starts):,} starts."
+        f"{size} region of attraction in the {simulated(view)}, {with_error(*view.basin.region)} by simulation from "
+        f"{len(view.basin.starts):,} starts."
     )
+
+
+def simulated(view: CertificateView) -> str:
+    """What the starts were drawn from."""
+    return "domain" if view.bounded else "part of the domain that was simulated"
+
+
+def all_arrive(view: CertificateView) -> bool:
+    """Whether every start that was drawn from the domain comes to the goal."""
+    return bool(np.all(view.basin.codes == CONVERGED))
 
 
 def share_of(view: CertificateView) -> tuple[float, float]:
     """The share of the region of attraction that the set takes, with its standard error: counted, or by volumes where that is sharper.
 
-    The volumes serve a proved set only, which lies in the region of attraction and in the box.
+    The volumes serve a proved set only, which lies in the region of attraction and in the domain. Where all starts arrive, the region of
+    attraction is the domain as far as the simulation tells, without an error.
     """
     counted, (size, off), (region, error) = view.basin.covered, view.main.volume, view.basin.region
+    error = 0.0 if all_arrive(view) else error
     if size <= 0 or region <= 0:
         return counted
     share = size / region
@@ -112,10 +148,14 @@ def share_of(view: CertificateView) -> tuple[float, float]:
 
 
 def _level(view: CertificateView) -> tuple[str, ...]:
-    good, bad = view.proof.bracket
-    if not np.isfinite(bad):
-        return ()
-    return (f"The search for the largest level proved {number(good, 5)} and did not prove {number(bad, 5)}.",)
+    return () if not np.isfinite(view.proof.bracket[1]) else (f"The search for the largest level: {bracket(view.main)}.",)
+
+
+def bracket(side: Side) -> str:
+    """The largest level that was proved and the least that was refuted, as far as there are any."""
+    told = zip(("proved at", "refuted at"), side.proof.bracket, strict=True)
+    why = f": {side.proof.limit}" if side.proof.limit else ""
+    return (", ".join(f"{word} {number(z, 6)}" for word, z in told if np.isfinite(z)) or "–") + why
 
 
 def _beside(view: CertificateView) -> tuple[str, ...]:
@@ -132,22 +172,53 @@ def claim_rows(view: CertificateView) -> tuple[tuple[str, str], ...]:
     """(what, text) of the claim."""
     loop, proof = view.loop, view.proof
     low, high = (np.asarray(side) for side in proof.domain)
-    policy = "none" if loop.policy is None else type(loop.policy).__name__
+    closed = "none" if loop.policy is None else "below"
     w = [interval(a, b) for a, b in zip(np.asarray(loop.low), np.asarray(loop.high), strict=True)]
     rows = [
-        (
-            "loop",
-            f"{plant_name(view)}, a {'flow' if loop.continuous else 'map'} of {many(loop.dim, 'state')}; controller: {policy}",
-        ),
-        ("goal", point(view, np.asarray(loop.goal))),
-        ("input at the goal", "" if loop.rest is None or not len(loop.rest) else vector(np.asarray(loop.rest))),
+        ("loop", f"{plant_name(view)}, a {'flow' if loop.continuous else 'map'} of {many(loop.dim, 'state')}; controller: {closed}"),
+        ("goal", point(view, np.asarray(loop.goal), 8)),
         ("disturbances", " × ".join(w)),
-        ("V", kind(view.main)),
+        ("V", kind(view.main) + (", (x − goal)ᵀ P (x − goal)" if isinstance(view.main.V, QuadraticLyapunov) else "")),
+        ("P", matrix(view, view.main.V.P) if isinstance(view.main.V, QuadraticLyapunov) else ""),
         ("domain", " × ".join(interval(a, b) for a, b in zip(low[:MOST], high[:MOST], strict=True)) + (" × …" if len(low) > MOST else "")),
         ("level", number(proof.level, 8)),
+        ("set", cube(view)),
+        ("T of the cube", matrix(view, proof.frame)),
         ("decrease", f"V {falling(view)}"),
         ("core", number(proof.core) if proof.core > 0 else ""),
     ]
+    return tuple(row for row in rows if row[1])
+
+
+def cube(view: CertificateView) -> str:
+    """Of which part of {V <= level} the claim speaks."""
+    proved = view.proof.proved
+    level, border = number(view.proof.level, 5), "is shown to lie" if proved else "must lie"
+    rest = (
+        f"As V is quadratic, this is all of V ≤ {level}."  # an ellipsoid, which does not reach the border
+        if proved and isinstance(view.main.V, QuadraticLyapunov)
+        else f"Where V ≤ {level} outside of the cube, nothing is claimed."
+    )
+    return f"V ≤ {level} inside the cube of the proof, x = goal + T y with all |y_i| ≤ 1, whose border {border} outside of the set. {rest}"
+
+
+def loop_rows(view: CertificateView) -> tuple[tuple[str, str], ...]:
+    """(what, text) of plant and controller, so that both can be made again: all that fits."""
+    loop, policy, rows = view.loop, view.loop.policy, []
+    plant = loop.plant.flow if isinstance(loop.plant, Discretized) else loop.plant
+    rows.append(("parameters of the plant", ", ".join(f"{name} = {number(value, 8)}" for name, value in parameters(plant))))
+    rows.append(("controller", controller(policy)))
+    if isinstance(policy, NeuralPolicy | Network):
+        rows.append(("network", layers(view, policy if isinstance(policy, Network) else policy.net)))
+    if isinstance(policy, NeuralPolicy | SaturatedLinear) and np.any(policy.K):
+        rows.append(("gain K", matrix(view, policy.K)))
+    if isinstance(policy, AbstractPolicy):
+        limits = [interval(a, b, 8) for a, b in zip(np.asarray(policy.low), np.asarray(policy.high), strict=True)]
+        rows.append(("goal of the controller", point(view, np.asarray(policy.goal), 8)))
+        rows.append(("rest, the input at the goal", vector(np.asarray(policy.rest), 8)))
+        rows.append(("limits of u, [low, high]", " × ".join(limits) if np.isfinite([policy.low, policy.high]).any() else "none"))
+    elif loop.rest is not None and len(loop.rest):
+        rows.append(("input at the goal", vector(np.asarray(loop.rest), 8)))
     return tuple(row for row in rows if row[1])
 
 
@@ -163,7 +234,7 @@ def proof_rows(view: CertificateView, seconds: float | None) -> tuple[tuple[str,
         row("V", kind),
         row("volume of the set", lambda side: with_error(*side.volume) if side.proof.proved else "–"),
         row("level", lambda side: number(side.proof.level, 6)),
-        row("levels proved, not proved", lambda side: ", ".join("–" if np.isnan(z) else number(z, 6) for z in side.proof.bracket)),
+        row("search for the largest level", bracket),
         row("boxes bounded", lambda side: f"{side.proof.boxes:,}"),
         row("boxes around the goal", lambda side: f"{side.proof.face_boxes:,}"),
         row("half-width proved from its surface", lambda side: "–" if np.isnan(side.proof.r0) else number(side.proof.r0)),
@@ -180,13 +251,14 @@ def proof_rows(view: CertificateView, seconds: float | None) -> tuple[tuple[str,
 def simulation_rows(view: CertificateView) -> tuple[tuple[str, str], ...]:
     """(what, text) of what was simulated and attacked."""
     found, worst = view.basin, view.worst
-    ends = {CONVERGED: "go to the goal", AWAY: "leave", UNDECIDED: "do neither within the time"}
-    shares = ", ".join(f"{np.mean(found.codes == code):.1%} {words}" for code, words in ends.items() if np.any(found.codes == code))
     inside = len(found.inner) + int(np.sum(found.values <= found.level))
     what = "(dV/dt + rate V) / V" if view.loop.continuous else "(V(x+) − (1 − rate) V) / V"
     rows = [
-        ("starts, uniform in the box", f"{len(found.starts):,}: {shares}"),
-        ("region of attraction in the box", f"{what_volume(len(view.names))} {with_error(*found.region)}"),
+        (f"starts, uniform in the {simulated(view)}", f"{len(found.starts):,}: {_ends(view)}"),
+        (
+            f"region of attraction in the {simulated(view)}",
+            "all of it, as far as the starts tell" if all_arrive(view) else f"{what_volume(len(view.names))} {with_error(*found.region)}",
+        ),
         ("share of it in the set", f"{with_error(*(100 * z for z in share_of(view)))} %"),
         ("starts in the set that arrive", f"{inside - len(found.astray):,} of {inside:,}"),
         (f"largest {what} that an attack or a sample found", _worst(view)),
@@ -196,10 +268,22 @@ def simulation_rows(view: CertificateView) -> tuple[tuple[str, str], ...]:
         rows.append(
             (
                 "x+ nearest to or beyond the border",
-                f"{number(abs(worst.outside))} half-widths {'outside' if worst.outside > 0 else 'inside'}",
+                f"{number(abs(worst.outside))} half-widths of the domain {'outside' if worst.outside > 0 else 'inside'}",
             )
         )
     return tuple(rows)
+
+
+def _ends(view: CertificateView) -> str:
+    """How many of the starts in the domain end where."""
+    if all_arrive(view):
+        return "all starts in the domain arrive" if view.bounded else "all arrive"
+    share = {code: float(np.mean(view.basin.codes == code)) for code in (CONVERGED, AWAY, UNDECIDED)}
+    told = [f"{100 * share[code]:.1f} % {words}" for code, words in ((CONVERGED, "go to the goal"), (AWAY, "leave")) if share[code]]
+    if share[UNDECIDED]:
+        rest = f"the rest, {100 * share[UNDECIDED]:.1f} %," if told else "all"
+        told.append(f"{rest} neither arrive nor leave within the simulated time")
+    return ", ".join(told)
 
 
 def _worst(view: CertificateView) -> str:
@@ -228,7 +312,7 @@ def captions(view: CertificateView) -> dict[str, str]:
         f"{slices}{chosen}{right}{forced}",
         "boxes": f"Where the search had to look closely: every box was bounded as a whole.{smallest} Grey boxes lie outside the set.",
         "decrease": "Left: how far states of the set are from the limit of the claim, relative to V; many are near the border or the goal. "
-        "Nothing may lie right of the dashed line. Right: V along trajectories, and the bound that is claimed of those from the set.",
+        "Nothing may lie right of the dashed line. Right: V along trajectories; those from the set must stay below the grey bound.",
     }
 
 
@@ -243,58 +327,3 @@ def alts(view: CertificateView) -> dict[str, str]:
         "decrease": "Histogram of the relative excess over the claimed decrease, and V along trajectories against time, logarithmic. The "
         f"largest excess that was found is {number(view.worst.largest)}.",
     }
-
-
-def plant_name(view: CertificateView) -> str:
-    """The class of the plant; of a flow made a map, that of the flow and the step."""
-    plant = view.loop.plant
-    if isinstance(plant, Discretized):
-        return f"{type(plant.flow).__name__}, a step of {number(plant.dt)}"
-    return type(plant).__name__
-
-
-def kind(side: Side) -> str:
-    """The kind of function; of a formula, the formula."""
-    if isinstance(side.V, SymbolicLyapunov):
-        return f"{side.V.text}, in deviations from the goal"
-    name = type(side.V).__name__
-    return "quadratic" if isinstance(side.V, QuadraticLyapunov) else name.removesuffix("Lyapunov") or name
-
-
-def point(view: CertificateView, state: np.ndarray) -> str:
-    """A state with the names of its coordinates."""
-    shown = ", ".join(f"{name} = {number(value, 4)}" for name, value in zip(view.names[:MOST], state, strict=False))
-    return f"({shown}{', …' if len(view.names) > MOST else ''})"
-
-
-def vector(values: np.ndarray) -> str:
-    """Plain numbers in brackets."""
-    return f"({', '.join(number(value, 4) for value in values[:MOST])}{', …' if len(values) > MOST else ''})"
-
-
-def interval(low: float, high: float) -> str:
-    """[low, high], or a number if they are equal."""
-    return f"[{number(low, 4)}, {number(high, 4)}]"
-
-
-def with_error(value: float, error: float) -> str:
-    """value ± error, without an error of 0."""
-    if not (error > 0 and np.isfinite(error)):
-        return number(value, 5)
-    places = 1 - int(np.floor(np.log10(error)))  # two digits of the error
-    return f"{number(round(value, places), max(1, 2 + _digits(value, error)))} ± {number(error, 2)}"
-
-
-def _digits(value: float, error: float) -> int:
-    """How many digits the value has before the first of the error."""
-    return int(np.floor(np.log10(abs(value))) - np.floor(np.log10(error))) if value else 0
-
-
-def what_volume(n: int) -> str:
-    """What the volume of n dimensions is called."""
-    return {1: "length", 2: "area"}.get(n, "volume" if n == 3 else f"{n}-dimensional volume")
-
-
-def percent(share: float) -> str:
-    """A share in percent."""
-    return f"{number(100 * share)} %"

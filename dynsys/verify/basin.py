@@ -210,7 +210,7 @@ def _onward(
         flow = LoopFlow(loop)  # pyright: ignore[reportCallIssue]
         limits = {"rtol": TOLERANCE, "atol": atol, "bound": bound, "max_steps": TRIES}
         found = ensemble_adaptive(flow, full, times, inputs=w, block=BLOCK, **limits)
-        return np.asarray(found.states[:count, -1]), np.asarray(found.codes[:count]) == 1
+        return np.asarray(found.states)[:count, -1], np.asarray(found.codes)[:count] == 1  # no program is compiled for each count
     ends = []
     for i in range(blocks):
         part = jnp.asarray(full[i * BLOCK : (i + 1) * BLOCK])

@@ -27,7 +27,9 @@ from dynsys.precision import x64
 from dynsys.verify.certify import Proof
 from dynsys.verify.check_file import FORMAT, VERSION, Claim, digest, read
 from dynsys.verify.loop import ClosedLoop
+from dynsys.verify.lyapunov import QuadraticLyapunov
 from dynsys.verify.program import ProgramText, trace
+from dynsys.verify.proof import fingerprint
 from dynsys_datasets.files import replacing
 
 SAMPLES = 200_000
@@ -45,11 +47,20 @@ class Certificate:
     words: dict[str, Any]
 
 
-def save_certificate(proof: Proof, loop: ClosedLoop, V: Any, path: str | Path, *, about: dict[str, Any] | None = None) -> Path:
+def save_certificate(
+    proof: Proof,
+    loop: ClosedLoop,
+    V: Any,
+    path: str | Path,
+    *,
+    about: dict[str, Any] | None = None,
+    volume: tuple[float, float] | None = None,
+) -> Path:
     """Write a proved claim about `loop` and `V`, the same as were given to `certify`; atomic. about: what a reader should know.
 
-    Raises InvalidValue for a proof that is not complete or kept no boxes, for functions that no program can hold, or an `about` that can't
-    be written as JSON.
+    volume: of {V <= level} in the cube, with its standard error, as `routine.volume_of` gives them. Where it is not given, or is 0, it is
+    that of the formula for a quadratic V, else from random states. Raises InvalidValue for a proof that is not complete, kept no boxes or
+    is about another loop or V, for functions that no program can hold, or an `about` that can't be written as JSON.
     """
     import h5py
 
@@ -60,8 +71,14 @@ def save_certificate(proof: Proof, loop: ClosedLoop, V: Any, path: str | Path, *
             "call certify with keep_leaves=True and a level that it can prove."
         )
     V = in_float64(V)
-    volume = volume_in_cube(V, np.asarray(loop.goal), proof)
-    numbers = {"r0": proof.r0, "volume": volume[0], "volume_error": volume[1]}
+    if proof.fingerprint and fingerprint(loop, V) != proof.fingerprint:
+        raise InvalidValue(
+            "save_certificate: the proof is about another loop or another V than are given here. Give the same as were given to certify."
+        )
+    size, error = _volume(V, loop, proof) if volume is None or volume[0] == 0 else volume
+    if not (0 <= size < np.inf and 0 <= error < np.inf):
+        raise InvalidValue(f"save_certificate: volume must be (value, standard error), finite and not negative, got {volume}.")
+    numbers = {"r0": proof.r0, "volume": size, "volume_error": SIGMAS * error}
     path = Path(path)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         write_claim(file, proof, loop, V, numbers, about)
@@ -164,13 +181,19 @@ def _loaded(claim: Claim, file: Any) -> Certificate:
 
 
 def volume_in_cube(V: Any, goal: np.ndarray, proof: Proof, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The volume of {V <= level} in the cube of the frame, from uniform samples, and its error bar: four standard errors."""
+    """The volume of {V <= level} in the cube of the frame, from uniform samples, and its standard error."""
     with x64():
         y = jr.uniform(jr.key(seed), (samples, len(goal)), minval=-1.0)
         inside = jax.vmap(lambda y: V.value(goal + jnp.asarray(proof.frame) @ y) <= proof.level)(y)
         share = float(jnp.mean(inside))
     whole = 2.0 ** len(goal) * abs(float(np.linalg.det(proof.frame)))
-    return whole * share, whole * SIGMAS * float(np.sqrt(max(share * (1 - share), 1 / samples) / samples))
+    return whole * share, whole * float(np.sqrt(max(share * (1 - share), 1 / samples) / samples))
+
+
+def _volume(V: Any, loop: ClosedLoop, proof: Proof) -> tuple[float, float]:
+    if isinstance(V, QuadraticLyapunov):  # a convex set that does not meet the border of the cube: all of the ellipsoid is in it
+        return float(V.volume(proof.level)), 0.0
+    return volume_in_cube(V, np.asarray(loop.goal), proof)
 
 
 def versions() -> dict[str, str]:

@@ -97,18 +97,23 @@ def _check_resumed(proof: Proof, loop: ClosedLoop, V: Any, domain: Any, rate: fl
         ("rate", rate, proof.rate),
         ("core", core, proof.core),
         ("domain", np.stack(sides), np.stack(proof.domain)),
-        ("loop and V", fingerprint(loop, V), proof.fingerprint),
     ):
         if now is None or not np.array_equal(now, before):
             raise InvalidValue(f"certify: resume needs the claim that the proof was begun with; {name}: {before} then, {now} now.")
+    if fingerprint(loop, V) != proof.fingerprint:
+        raise InvalidValue("certify: resume needs the claim that the proof was begun with, but the loop and V are other ones.")
 
 
 def _claimed(loop: ClosedLoop, V: Any, domain: Any, rate: float, level: float, core: float, frame: Any) -> Claimed:
     """The coordinates, matrices and static facts of a claim."""
     n, goal = loop.dim, np.asarray(loop.goal)
     low, high = (np.full(n, -np.inf), np.full(n, np.inf)) if domain is None else (np.asarray(x, float) for x in domain)
-    if low.shape != (n,) or high.shape != (n,) or not np.all((low < goal) & (goal < high)):
-        raise InvalidValue(f"certify: domain must be (low, high), each ({n},), with the goal strictly inside; got {low} and {high}.")
+    if low.shape != (n,) or high.shape != (n,):
+        raise InvalidValue(f"certify: domain must be (low, high), each ({n},), got {low} and {high}.")
+    if not np.all((low < goal) & (goal < high)):
+        raise InvalidValue(
+            f"certify: the goal {goal.tolist()} must lie strictly inside the domain, which goes from {low.tolist()} to {high.tolist()}."
+        )
     found = quadratic(V)
     P, P_off, general = (jnp.zeros((n, n)), jnp.zeros((n, n)), True) if found is None else found
     w = 0.5 * (loop.low + loop.high)
@@ -191,7 +196,7 @@ def _largest(
     found, unit = quadratic(V), None
     if frame is None and found is not None and not found[2]:  # of any level but for its size: found once
         unit = np.asarray(_claimed(loop, V, domain, rate, 1.0, core, "directions").numbers.T)
-    proved, bad, false, best, last, compiling, share = 0.0, np.inf, np.inf, None, None, 0.0, 0.25
+    proved, bad, false, what, best, last, compiling, share = 0.0, np.inf, np.inf, "", None, None, 0.0, 0.25
     while time.perf_counter() - began - compiling < limits.seconds:
         left = limits.seconds - (time.perf_counter() - began - compiling)
         part = replace(limits, seconds=max(min(left, max(2.0, share * limits.seconds)), 0.1))
@@ -200,7 +205,8 @@ def _largest(
         if last.proved:
             proved, best = level, last
         elif last.counterexample is not None:
-            false = min(false, level, max(last.counterexample.value, proved))
+            here = min(level, max(last.counterexample.value, proved))
+            false, what = (here, last.counterexample.what) if here <= false else (false, what)
             bad = min(bad, false)
         else:
             bad = min(bad, level)
@@ -215,6 +221,7 @@ def _largest(
     return replace(
         result,
         bracket=(float(proved) if proved else float("nan"), float(false) if false < np.inf else float("nan")),
+        limit=what,
         seconds=time.perf_counter() - began - compiling,
         compile_seconds=compiling,
     )

@@ -3,11 +3,13 @@
 attributes   format, version, time ("map" or "flow"), level, rate, core, r0 (nan: none), volume, volume_error, digest
 /goal (n,)  /frame (n, n)  /domain (2, n)  /disturbance (2, p)
 /loop, /V    a program each: `text`, and its arrays k0, i0, ... (see `check_program.py`)
-/words       a JSON text for readers: who made it, what was assumed; nothing of it is checked
+/words       a JSON text for readers: what it is about, in the author's words, what was assumed; nothing of it is checked
 /leaves      mid (L, n + p), rad (L, n + p): boxes of y and of the disturbance scaled to [-1, 1]; bounds (L, 2), which nobody trusts
 """
 
 import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,17 @@ from dynsys.verify.check_program import Program, parse
 
 FORMAT = "dynsys certificate"
 VERSION = 1
+UNFINISHED = "dynsys unfinished proof"  # the format of `unfinished.py`
 LARGEST = 2**32  # bytes of one array
+LONGEST = 2000  # characters of a word of the author that are told
+ATTRIBUTES = ("time", "level", "rate", "core", "r0", "volume", "volume_error")
+ARRAYS = ("goal", "frame", "domain", "disturbance", "loop/text", "V/text", "leaves/mid", "leaves/rad")
+DAMAGED = "the HDF5 file is cut off or damaged."
+BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # h5py raises them all
+
+
+class NoCertificate(InvalidValue):
+    """A file that can't be read as a certificate at all; the message says what it is instead."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +58,76 @@ class Claim:
 
 
 def read(path: Any) -> Claim:
-    """The claim of a file. Raises InvalidValue for whatever is not as it should be."""
+    """The claim of a file. Raises NoCertificate for a file of another kind, InvalidValue for whatever else is not as it should be."""
+    try:
+        with _opened(path) as file:
+            _check_whole(file)
+            missing = [name for name in ATTRIBUTES if name not in file.attrs] + [name for name in ARRAYS if name not in file]
+            if missing:
+                raise InvalidValue(f"it has no '{missing[0]}'.")
+            return _claim(file)
+    except InvalidValue:
+        raise
+    except (*BROKEN, MemoryError) as error:
+        raise InvalidValue(f"it is not laid out as a certificate: {str(error).strip() or type(error).__name__}.") from None
+
+
+def read_about(path: Any) -> dict[str, str]:
+    """What a certificate is about (system, command, ...) in the words of its author, each on one line; empty if there are none.
+
+    They are no part of the claim: nothing checks them.
+    """
+    try:
+        with _opened(path) as file:
+            found = json.loads(_text(file, "words"))["about"]
+            return {_line(key): _line(x if isinstance(x, str) else json.dumps(x, ensure_ascii=False)) for key, x in found.items()}
+    except (InvalidValue, *BROKEN, MemoryError):
+        return {}
+
+
+def _line(text: str) -> str:
+    """Text that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text[:LONGEST])
+
+
+def _opened(path: Any) -> Any:
+    """The HDF5 file, open. Raises NoCertificate if there is none."""
     import h5py
 
     try:
-        with h5py.File(Path(path), "r") as file:
-            if not _known(file):
-                raise InvalidValue(f"it is no certificate of version {VERSION}.")
-            if _text(file, "digest") != digest(file):
-                raise InvalidValue("the digest does not fit: the file was changed after it was written.")
-            return _claim(file)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError, MemoryError) as error:
-        if isinstance(error, InvalidValue):
-            raise
-        raise InvalidValue(f"it can't be read: {str(error).strip() or type(error).__name__}.") from None
+        return h5py.File(Path(path), "r")
+    except FileNotFoundError:
+        raise NoCertificate("there is no such file.") from None
+    except OSError as error:
+        if error.errno:
+            raise NoCertificate(f"it can't be opened: {os.strerror(error.errno)}.") from None
+        raise NoCertificate(DAMAGED if h5py.is_hdf5(Path(path)) else "it is no HDF5 file.") from None
+    except (ValueError, TypeError) as error:
+        raise NoCertificate(f"it can't be opened: {error}.") from None
 
 
-def _known(file: Any) -> bool:
-    return _text(file, "format") == FORMAT and int(file.attrs["version"]) == VERSION
+def _check_whole(file: Any) -> None:
+    """Raises NoCertificate for a file of another kind, or one that HDF5 can't read; InvalidValue for one that was changed."""
+    try:
+        form, version = file.attrs.get("format"), file.attrs.get("version")
+        if form is None:
+            raise NoCertificate("it is no certificate of dynsys: it has no 'format'.")
+        form = form.decode("utf-8", "replace") if isinstance(form, bytes) else str(form)
+        if form == UNFINISHED:
+            raise NoCertificate("it is an unfinished proof, not a certificate; go on with dynsys certify ... --resume FILE.")
+        if form != FORMAT:
+            raise NoCertificate(f"it is no certificate of dynsys: its format is {form[:80]!r}.")
+        if not np.array_equal(version, VERSION):
+            raise NoCertificate(f"it is a certificate of version {_line(str(version)[:80])}; this dynsys reads version {VERSION}.")
+        if "digest" not in file.attrs:
+            raise InvalidValue("it has no 'digest'.")
+        sealed = _text(file, "digest") == digest(file)
+    except InvalidValue:
+        raise
+    except BROKEN:
+        raise NoCertificate(DAMAGED) from None
+    if not sealed:
+        raise InvalidValue("the digest does not fit: the file was changed after it was written.")
 
 
 def digest(file: Any) -> str:
@@ -98,7 +162,10 @@ def _array(item: Any) -> np.ndarray:
 
 
 def _text(file: Any, key: str) -> str:
-    return bytes(file.attrs[key] if key in file.attrs else _array(file[key]).item()).decode()
+    value = np.asarray(file.attrs[key]) if key in file.attrs else _array(file[key])
+    if value.size != 1 or value.dtype.kind != "S":
+        raise InvalidValue(f"{key} must be one text of fixed length, got {value.dtype} {value.shape}.")
+    return value.item().decode()
 
 
 def _finite(file: Any, name: str, *shape: int) -> np.ndarray:

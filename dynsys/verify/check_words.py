@@ -4,20 +4,29 @@ from dynsys.verify.check_file import Claim
 
 
 def in_words(claim: Claim) -> str:
-    """The claim as a sentence."""
+    """The claim as a sentence; numbers with many digits are rounded in it, and told exactly after it."""
     n, cored = len(claim.goal), claim.core > 0
-    change = "dV/dt <= -{0!r} V" if claim.continuous else "V(x+) <= (1 - {0!r}) V(x)"
-    change = change.format(claim.rate) + (f" as long as V is above {claim.core!r}" if cored else "")
+    numbers = {"level": claim.level, "rate": claim.rate, "core": claim.core}
+    level, rate, core = (_short(x) for x in numbers.values())
+    exactly = ", ".join(f"{name} {x!r}" for name, x in numbers.items() if _short(x) != repr(x))
+    change = f"dV/dt <= -{rate} V" if claim.continuous else f"V(x+) <= (1 - {rate}) V(x)"
+    change += f" as long as V is above {core}" if cored else ""
     if claim.rate == 0:
         end = "V never grows (with rate 0 nothing is said of convergence)"
     else:
-        end = f"it ends in V <= {claim.core!r}" if cored else "it converges to the goal"
+        end = f"it ends in V <= {core}" if cored else "it converges to the goal"
     return (
-        f"From every state x of the set S = {{V(x) <= {claim.level!r}}} within the cube x = goal + T y, |y_i| <= 1, of {n} states, around "
+        f"From every state x of the set S = {{V(x) <= {level}}} within the cube x = goal + T y, |y_i| <= 1, of {n} states, around "
         f"the goal {claim.goal.tolist()}, the trajectory of the {'flow' if claim.continuous else 'map'} stays in S and in the domain "
         f"{claim.low.tolist()} to {claim.high.tolist()}, {change} along it, and {end}"
         + (f", for all disturbances in {claim.w_low.tolist()} to {claim.w_high.tolist()}." if len(claim.w_low) else ".")
+        + (f" Exactly: {exactly}." if exactly else "")
     )
+
+
+def _short(x: float) -> str:
+    """All digits if they are few, else six of them."""
+    return repr(x) if len(repr(x)) <= 8 else f"{x:.6g}"
 
 
 def assumptions(claim: Claim, exact: bool, walled: bool) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ import numpy as np
 
 from dynsys.errors import InvalidValue
 from dynsys.verify.check_cover import FINEST, covers, faces
-from dynsys.verify.check_file import Claim, read
+from dynsys.verify.check_file import Claim, NoCertificate, read, read_about
 from dynsys.verify.check_hole import Series, decided, still
 from dynsys.verify.check_numbers import Model, U, padded, triangle, variables, width
 from dynsys.verify.check_program import Dual, Names, run
@@ -55,7 +55,12 @@ WHY = (
 @dataclass(frozen=True)
 class Verdict:
     """valid, or the reason why not; the claim and what it assumes, in words; boxes bounded, how many of them by halving boxes of the file;
-    seconds; the volume of {V <= level} between two bounds (up to the rounding of det T), for a valid certificate."""
+    seconds; the volume of {V <= level} between two bounds (up to the rounding of det T), for a valid certificate.
+
+    stated_volume: the file's own (volume, error), which is refused if it is not in these bounds; nan if not read. about: what the file is
+    about (system, command, ...), in the words of its author; they are no part of the claim, and nothing checks them. readable: False for
+    a file that is no certificate, or is cut off; `reason` then says what it is.
+    """
 
     valid: bool
     reason: str
@@ -65,6 +70,9 @@ class Verdict:
     split: int
     seconds: float
     volume: tuple[float, float]
+    stated_volume: tuple[float, float]
+    about: dict[str, str]
+    readable: bool
 
 
 class Bounds(NamedTuple):
@@ -94,19 +102,23 @@ def check(path: Any, *, seconds: float = 3600.0, depth: int = 24) -> Verdict:
     """Whether the claim of a certificate holds; see the module. Whatever is wrong with the file is a verdict, not an error."""
     began = time.perf_counter()
     work = Work(began + seconds, depth)
-    words, told, volume, reason = "", (), (float("nan"), float("nan")), ""
+    words, told, about, volume, reason = "", (), {}, (float("nan"), float("nan")), ""
+    stated, readable = volume, True
     try:
         with np.errstate(all="ignore"):
             claim = read(path)
-            words = in_words(claim)
+            words, about, stated = in_words(claim), read_about(path), (claim.volume, claim.volume_error)
             told, volume = _prove(claim, work)
     except Refused as refused:
         reason = str(refused)
+    except NoCertificate as error:
+        reason, readable = str(error), False
     except InvalidValue as error:
         reason = f"file: {error}"
-    except (ValueError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
         reason = f"it can't be checked: {error}"
-    return Verdict(not reason, reason, words, told, work.boxes, work.split, time.perf_counter() - began, volume)
+    seconds = time.perf_counter() - began
+    return Verdict(not reason, reason, words, told, work.boxes, work.split, seconds, volume, stated, about, readable)
 
 
 def _prove(claim: Claim, work: Work) -> tuple[tuple[str, ...], tuple[float, float]]:

@@ -91,7 +91,8 @@ class Germ:
         """The sum."""
         x, y = self._pair(other)
         known = _exact(x.known, y.known, np.add, Fraction.__add__)
-        return Germ(x.shape, self.r, *(_sum(a, b) for a, b in zip(x.parts, y.parts, strict=True)), known=known)
+        q0, s1, s2 = (_sum(a, b) for a, b in zip(x.parts, y.parts, strict=True))
+        return Germ(x.shape, self.r, q0, s1, s2, known)
 
     def negated(self) -> "Germ":
         """The number with its sign turned."""
@@ -179,7 +180,7 @@ class Germ:
         for column in zip(*(x.parts for x in lifted), strict=True):
             filled = [_filled(x, y.shape) for x, y in zip(column, lifted, strict=True)]
             made.append(None if all(x is None for x in column) else Affine.joined(join, filled))
-        return Germ(shape, self.r, *made)
+        return Germ(shape, self.r, made[0], made[1], made[2])
 
     def _shrunk(self, x: Part) -> Part:
         """A part times something in [0, r0]."""
@@ -192,7 +193,8 @@ class Germ:
         return np.full(self.shape, f.at[1]), f.at[2]
 
     def _linear(self, f: Callable[[Affine], Affine], shape: tuple[int, ...], known: np.ndarray | None = None) -> "Germ":
-        return Germ(shape, self.r, *(None if x is None else f(x) for x in self.parts), known=known)
+        q0, s1, s2 = (None if x is None else f(x) for x in self.parts)
+        return Germ(shape, self.r, q0, s1, s2, known)
 
     def _pair(self, other: Any) -> tuple["Germ", "Germ"]:
         x, y = self, self.constant(other)
@@ -202,8 +204,8 @@ class Germ:
     def _with(self, other: Any, f: Callable[[Affine, Affine], Affine]) -> "Germ":
         x, y = self._pair(other)
         pairs = zip(x.parts, y.parts, strict=True)
-        made = [None if a is None and b is None else f(_filled(a, x.shape), _filled(b, x.shape)) for a, b in pairs]
-        return Germ(x.shape, self.r, *made)
+        q0, s1, s2 = (None if a is None and b is None else f(_filled(a, x.shape), _filled(b, x.shape)) for a, b in pairs)
+        return Germ(x.shape, self.r, q0, s1, s2)
 
 
 def _sum(x: Part, y: Part) -> Part:

@@ -87,6 +87,26 @@ def bounded(f: Callable[..., Any], *arguments: Any, names: Names | None = None, 
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(shapes), outputs)
 
 
+def reached(jaxpr: Any, inputs: list[bool]) -> list[bool]:
+    """Which outputs of a program the marked inputs may reach."""
+    marked = {variable for variable, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
+    for equation in jaxpr.eqns:
+        given = [not isinstance(atom, Literal) and atom in marked for atom in equation.invars]
+        if any(given):
+            through = [True] * len(equation.outvars)
+            if equation.primitive.name in INLINED:
+                inner = _inner(equation)[0]
+                through = reached(inner, given) if len(inner.invars) == len(given) else through
+            marked |= {variable for variable, mark in zip(equation.outvars, through, strict=True) if mark}
+    return [not isinstance(atom, Literal) and atom in marked for atom in jaxpr.outvars]
+
+
+def _inner(equation: Any) -> tuple[Any, Any]:
+    """The program inside of a call and its constants."""
+    inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params)
+    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+
+
 def _is_value(x: Any) -> bool:
     return isinstance(x, Affine | Germ)
 
@@ -130,8 +150,7 @@ class _Program:
     def step(self, equation: Any, operands: list[Any]) -> list[Any]:
         name, params = equation.primitive.name, equation.params
         if name in INLINED:
-            inner = next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
-            jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            jaxpr, consts = _inner(equation)
             self.within.append(equation)
             results = self.run(jaxpr, consts, operands)
             self.within.pop()

@@ -19,7 +19,7 @@ from dynsys.dynamics import AbstractFlow, AbstractMap
 from dynsys.errors import InvalidValue
 from dynsys.precision import x64
 from dynsys.verify.affine import Affine, U, lift
-from dynsys.verify.interpret import bounded
+from dynsys.verify.interpret import bounded, reached
 
 CORNERS = 64  # of the disturbance box, at which the equilibrium is checked
 
@@ -48,7 +48,8 @@ class ClosedLoop(eqx.Module):
     ) -> "ClosedLoop":
         """A loop in float64. policy: a state feedback (n,) -> (k,), none for a plant without inputs; disturbance: (low, high), each (p,).
 
-        Raises InvalidValue for shapes that do not fit, or if (goal, rest) is no equilibrium at the middle of the disturbances.
+        Raises InvalidValue for shapes that do not fit, for a field that depends on time, or if (goal, rest) is no equilibrium at the
+        middle of the disturbances.
         """
         with x64():
             goal = jnp.asarray(goal, float)
@@ -65,6 +66,11 @@ class ClosedLoop(eqx.Module):
                 off = float(jnp.max(jnp.abs(policy(goal) - rest)))
                 if not off <= 1e-12 * (1 + float(jnp.max(jnp.abs(rest)))):
                     raise InvalidValue(f"ClosedLoop: the policy does not give `rest` at the goal, it is off by {off:.2g}.")
+            if depends_on_time(plant):
+                raise InvalidValue(
+                    "ClosedLoop: the field depends on the time t, and a certificate is about a field that does not. Make the clock a "
+                    "state, or what t does a disturbance in a box."
+                )
             loop.check(0.5 * (low + high)[None])
         return loop
 
@@ -102,7 +108,8 @@ class ClosedLoop(eqx.Module):
         raise InvalidValue(
             f"ClosedLoop: goal is no equilibrium: state {i} moves by {float(moved[row, i]):.3g} there"
             + (f" under the disturbance {np.asarray(disturbances[row]).tolist()}" if disturbances.shape[1] else "")
-            + ". Give the exact equilibrium, or for disturbances that do not vanish there a `core` to `certify`."
+            + ". Give the exact equilibrium (`certified` finds it where none is given), or for disturbances that do not vanish there a "
+            "`core` to `certify`."
         )
 
     def check_all(self) -> None:
@@ -150,6 +157,16 @@ def _moved(loop: ClosedLoop, disturbances: Array) -> tuple[Array, Array]:
 def respond(plant: AbstractMap | AbstractFlow, x: Any, u: Any) -> Any:
     """x+ of a map, dx/dt of a flow."""
     return plant.field(0.0, x, u) if isinstance(plant, AbstractFlow) else plant.step(x, u)
+
+
+def depends_on_time(plant: AbstractMap | AbstractFlow) -> bool:
+    """Whether t enters the field of a flow, or of the flow inside of a map, as far as its program shows: 0 t counts as t."""
+    flow = plant if isinstance(plant, AbstractFlow) else next((x for x in vars(plant).values() if isinstance(x, AbstractFlow)), None)
+    if flow is None:
+        return False
+    u = jnp.zeros(flow.n_inputs) if flow.n_inputs else None
+    program = jax.make_jaxpr(lambda t: flow.field(t, jnp.zeros(flow.dim), u))(jnp.zeros(()))
+    return any(reached(program.jaxpr, [True]))
 
 
 def on_input(plant: Any, x: Any, u: Any, w: Any) -> Any:

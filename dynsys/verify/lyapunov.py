@@ -80,7 +80,7 @@ class QuadraticLyapunov(AbstractLyapunov):
         if not (worst.real < 0 if continuous else abs(worst) < 1):
             raise InvalidValue(
                 f"QuadraticLyapunov: the linear system is not stable, it has the eigenvalue {complex(worst):.4g}: no quadratic V exists. "
-                "Stabilise it first, for example by dynsys.control.lqr.lqr."
+                "Stabilise it first (dynsys certify --controller lqr, dynsys.control.lqr), or choose another equilibrium."
             )
         return cls.of((solve_continuous_lyapunov(A.T, -Q) if continuous else solve_discrete_lyapunov(A.T, Q)), goal)
 

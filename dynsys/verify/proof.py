@@ -2,8 +2,9 @@
 
 import enum
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,8 +29,8 @@ class Outcome(enum.Enum):
         """What to try next, in words."""
         return {
             Outcome.PROVED: "",
-            Outcome.COUNTEREXAMPLE: "The claim is false at `counterexample`. Lower the level or the rate, or train V with that state.",
-            Outcome.UNDECIDED: "Give more time or boxes (the search goes on with resume=proof), or lower the level or the rate a little.",
+            Outcome.COUNTEREXAMPLE: "Lower the level or the rate, widen the domain if the set leaves it, or take another V.",
+            Outcome.UNDECIDED: "Give more time or more boxes, or lower the level or the rate a little.",
         }[self]
 
 
@@ -43,6 +44,13 @@ class Counterexample:
     value: float
     excess: float
 
+    def words(self, names: Sequence[str] = ()) -> str:
+        """Where the claim is false, and what fails there."""
+        names = names or [f"x{i}" for i in range(len(self.state))]
+        where = [f"{name} = {value:.6g}" for name, value in zip(names, self.state, strict=True)]
+        where += [f"w{i} = {value:.6g}" for i, value in enumerate(self.disturbance)]
+        return f"{self.what} at {', '.join(where)}, where V = {self.value:.6g}"
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -50,6 +58,7 @@ class Proof:
 
     r0: half-width of the cube of y around the goal that was proved from its surface (nan: none); frame T (n, n): x = goal + T y,
     |y_i| <= 1. Boxes are in y, then the disturbance scaled to [-1, 1]. volume: the proved share of the cube. fingerprint: of loop and V.
+    limit: what fails at the refuted level of the bracket; "" where none is known.
     """
 
     outcome: Outcome
@@ -70,7 +79,8 @@ class Proof:
     counterexample: Counterexample | None
     assumptions: tuple[str, ...]
     search: Search = field(repr=False)
-    fingerprint: str = ""
+    fingerprint: "Fingerprint | None" = field(default=None, repr=False)
+    limit: str = ""
 
     @property
     def proved(self) -> bool:
@@ -95,8 +105,15 @@ class Proof:
         return np.concatenate([x[0] for x in left]), np.concatenate([x[1] for x in left])
 
 
-def fingerprint(loop: Any, V: Any) -> str:
-    """A digest of the classes of plant, policy and V and of every array in loop and V, by which a proof knows what it is about."""
-    words = [f"{type(part).__module__}.{type(part).__qualname__}" for part in (loop.plant, loop.policy, V)]
-    arrays = [np.asarray(x, float) if np.asarray(x).dtype.kind == "f" else np.asarray(x) for x in jax.tree_util.tree_leaves((loop, V))]
-    return hashlib.sha256("\n".join(words).encode() + b"".join(str(x.shape).encode() + x.tobytes() for x in arrays)).hexdigest()
+class Fingerprint(NamedTuple):
+    """Of loop and V: a digest of every array, and what is no array (classes, static fields); equal for equal ones."""
+
+    digest: str
+    structure: Any
+
+
+def fingerprint(loop: Any, V: Any) -> Fingerprint:
+    """By which a proof knows what it is about."""
+    leaves, structure = jax.tree_util.tree_flatten((loop, V))
+    arrays = [np.asarray(x, float) if np.asarray(x).dtype.kind == "f" else np.asarray(x) for x in leaves]
+    return Fingerprint(hashlib.sha256(b"".join(str(x.shape).encode() + x.tobytes() for x in arrays)).hexdigest(), structure)

@@ -239,7 +239,10 @@ def regulated(
             raise InvalidValue("certified: without a controller the inputs are 0; leave rest out.")
         loop = ClosedLoop.of(plant, goal=goal)
         A = jax.jacfwd(lambda x: loop.advance(x, loop.low))(loop.goal)
-        return loop, QuadraticLyapunov.of_linear(np.asarray(A), goal, Q, continuous=loop.continuous)
+        try:
+            return loop, QuadraticLyapunov.of_linear(np.asarray(A), goal, Q, continuous=loop.continuous)
+        except InvalidValue as error:
+            raise InvalidValue(f"certified: without a controller, at the equilibrium {np.asarray(goal).tolist()}: {error}") from None
     regulator = lqr_of(plant, goal, rest, np.eye(n) if Q is None else Q, np.eye(k) if R is None else R)
     policy = SaturatedLinear.of(regulator.K, goal, rest, *_limits(rest, limit, inputs))
     return ClosedLoop.of(plant, policy, goal=goal, rest=rest), QuadraticLyapunov.of(np.asarray(regulator.P), goal)

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import re
 import shlex
 import signal
 
@@ -25,15 +26,21 @@ def place(tmp_path_factory):
 
 
 def test_certify_writes_what_verify_finds_valid(run, place):
-    code, out, err = run("certify", *PENDULUM, "--out", place / "c.h5")
+    code, first, err = run("certify", *PENDULUM, "--out", place / "c.h5")
     assert (code, err) == (0, "")
-    assert "proved: plain quadratic, level 2" in out
+    assert "proved: plain quadratic, level 2" in first
     assert (place / "c.html").stat().st_size > 10_000
     code, out, _ = run("verify", place / "c.h5")
     assert code == 0
     assert "\nvalid:" in out
+    sizes = [text.split(mark)[1].split()[0].rstrip(";") for text, mark in ((first, ", volume "), (out, "volume of the set: "))]
+    assert sizes[0] == sizes[1]
+    for words in ("system: Pendulum", "states: theta, omega", "controller: u = rest - K (x - goal) between [-6.0] and [6.0]; K = [["):
+        assert words in out
     code, out, _ = run("verify", place / "c.h5", "--json")
-    assert json.loads(out)["valid"] is True
+    told = json.loads(out)
+    assert told["valid"] is True
+    assert told["about"]["system"] == "Pendulum"
 
 
 def test_verify_refuses_a_file_that_claims_more(run, place):
@@ -48,6 +55,11 @@ def test_verify_refuses_a_file_that_claims_more(run, place):
     code, _, err = run("verify", place / "d.h5")
     assert code != 0
     assert "not valid" in err
+    (place / "d.h5").write_bytes((place / "c.h5").read_bytes()[:5000])
+    for name, words in (("d.h5", "the HDF5 file is cut off or damaged."), ("c.html", "it is no HDF5 file."), ("", "is a folder")):
+        code, out, err = run("verify", place / name)
+        assert (code, out) == (2, "")
+        assert words in err
 
 
 def test_a_system_that_no_controller_stabilises_and_levels_that_are_false_are_told(run, place):
@@ -56,7 +68,30 @@ def test_a_system_that_no_controller_stabilises_and_levels_that_are_false_are_to
     assert "not stable" in err
     code, _, err = run("certify", *PENDULUM[:5], "--level", "1000", "--rate", "0.01", "--out", place / "f.h5", "--no-report")
     assert code != 0
-    assert "not proved" in err
+    assert re.search(r"the claim is false: .* at theta = [-\d.e]+, omega = [-\d.e]+, where V = ", err)
+
+
+TIMED = """name = "Faded"
+kind = "flow"
+source = "a test"
+about = "stable at t = 0, and not on the average"
+state = ["x"]
+[equations]
+x = "-x*(4*cos(t) - 3)"
+[start]
+x = 0.5
+[time]
+dt = 0.01
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--dt", "0.05")])
+def test_a_field_that_depends_on_time_is_refused(run, place, more):
+    (place / "faded.toml").write_text(TIMED)
+    code, _, err = run("certify", place / "faded.toml", "--controller", "none", "--domain", "-2..2", "--out", place / "t.h5", *more)
+    assert code != 0
+    assert "depends on the time t" in err
+    assert not (place / "t.h5").exists()
 
 
 @pytest.mark.parametrize(
@@ -64,18 +99,29 @@ def test_a_system_that_no_controller_stabilises_and_levels_that_are_false_are_to
     [
         (("certify", "Pendulm", "--domain", "-1..1", "--out", "x.h5"), "Did you mean 'Pendulum'"),
         (("certify", "Pendulum", "--domain", "-1..1,0..0", "--out", "x.h5"), "low < high"),
-        (("certify", "Pendulum", "--domain", "-1:1", "--out", "x.h5"), "one range a state"),
+        (("certify", "Pendulum", "--domain", "-1:1", "--out", "x.h5"), "one range for each state"),
         (("certify", "Pendulum", "--domain", "-1..1", "--out", "x.json"), "ends in .h5"),
         (("certify", "Pendulum", "--domain", "-1..1", "--limit", "a", "--out", "x.h5"), "--limit"),
         (("certify", "Pendulum", "--domain", "-1..1", "--set", "mass", "--out", "x.h5"), "name=number"),
         (("certify", "Pendulum", "--domain", "-1..1", "--goal", "0.5,0", "--out", "x.h5"), "no equilibrium"),
-        (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1,0..1", "--out", "x.h5"), "wants 1 ranges with low < high"),
+        (
+            ("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1,0..1", "--out", "x.h5"),
+            "wants 1 ranges, one for each input, got 2",
+        ),
         (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1", "--limit", "1", "--out", "x.h5"), "not both"),
         (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "0..1", "--out", "x.h5"), "rest must lie inside the limits"),
         (("certify", "Pendulum", "--domain", "-1..1", "--inputs", "-1..1", "--controller", "none", "--out", "x.h5"), "there is none"),
         (("certify", "Pendulum", "--domain", "-1..1", "--candidate", "sos", "--out", "x.h5"), "needs a flow with a polynomial field"),
         (("certify", "Pendulum", "--domain", "-1..1", "--candidate", "sos", "--dt", "0.1", "--out", "x.h5"), "is for flows"),
         (("certify", "Pendulum", "--domain", "-1..1", "--resume", "none.h5", "--out", "x.h5"), "none.h5: there is no such file"),
+        (("certify", "Pendulum", "--domain", "-1..inf", "--out", "x.h5"), "finite ranges"),
+        (("certify", "Pendulum", "--domain", "1..2", "--goal", "0,0", "--out", "x.h5"), "the goal [0.0, 0.0] must lie strictly inside"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--limit", "-6", "--out", "x.h5"), "--limit -6: must be positive"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--seconds", "0", "--out", "x.h5"), "--seconds 0: must be positive"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--rate", "-1", "--out", "x.h5"), "--rate -1: must be positive"),
+        (("certify", "KuramotoSivashinsky", "--domain", "-1..1", "--out", "x.h5"), "kind 'field'"),
+        (("certify", "Pendulum", "--domain", "-1..1", "--out", "/proc/x.h5"), "the folder '/proc' takes no files"),
+        (("certify", "y.h5", "--domain", "-1..1", "--out", "x.h5"), "dynsys verify"),
         (("verify", "nowhere.h5"), "nowhere.h5: there is no such file"),
     ],
 )
@@ -110,14 +156,14 @@ def again(err):
 def test_a_proof_that_meets_a_limit_is_kept_and_the_command_that_is_told_finishes_it(run, place):
     code, out, err = run("certify", *VAN_DER_POL, "--boxes", "1", "--out", place / "v.h5")
     assert code != 0
-    assert "undecided: boxes" in out
+    assert "not proved (boxes" in err
     assert not (place / "v.h5").exists()
     words = again(err)
+    assert "--boxes" not in words  # the limit that it met
     assert words[-2:] == ["--resume", str(place / "v.unfinished.h5")]
-    code, out, err = run(*words)  # again one batch of boxes: a new file, and the same command
+    code, out, err = run(*words, "--boxes", "1")  # again one batch of boxes: a new file, and the same command
     assert code != 0
     assert again(err) == words
-    del words[words.index("--boxes") : words.index("--boxes") + 2]
     code, out, err = run(*words)
     assert (code, err) == (0, "")
     assert "proved: plain quadratic, level 2.2" in out

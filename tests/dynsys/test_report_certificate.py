@@ -3,17 +3,30 @@
 import dataclasses
 import re
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from dynsys.control.lqr import lqr_of
 from dynsys.errors import InvalidValue
-from dynsys.report import certificate_figures as figures, certificate_page, certificate_view, certificate_words as words, still
+from dynsys.report import (
+    certificate_figures as figures,
+    certificate_page,
+    certificate_terms as terms,
+    certificate_view,
+    certificate_words as words,
+    still,
+)
 from dynsys.report.certificate_page import render_certificate, write_certificate_report
 from dynsys.report.certificate_view import view_of
+from dynsys.systems import load_system
 from dynsys.verify.basin import CONVERGED
 from dynsys.verify.certify import Outcome, certify
+from dynsys.verify.loop import ClosedLoop
 from dynsys.verify.lyapunov import QuadraticLyapunov
+from dynsys.verify.network import Network
+from dynsys.verify.policy import NeuralPolicy, SaturatedLinear
 from dynsys.verify.symbolic import SymbolicLyapunov
 
 from .test_report_control import EVIL, Page
@@ -62,7 +75,7 @@ def undrawn(monkeypatch):
 
 
 def test_the_page_has_every_section_and_two_pictures_of_each_figure_with_a_text(page):
-    assert page.sections() == ["region", "decrease", "boxes", "claim", "assumptions", "proof", "simulation", "origin"]
+    assert page.sections() == ["region", "decrease", "boxes", "claim", "loop", "assumptions", "proof", "simulation", "origin"]
     assert page.text("title") == page.text("h1") == "Ring: proved"
     wide, narrow = page.of("img"), page.of("source")
     assert len(wide) == len(narrow) == 3
@@ -83,7 +96,7 @@ def test_nothing_is_fetched_and_nothing_runs(page):
 
 def test_the_lead_says_the_claim_and_the_areas(page, view):
     lead = page.text("li")
-    assert "Proved: on the set where V ≤ 0.5" in lead
+    assert "Proved: on the set where V ≤ 0.5 in the cube of the proof (see Claim)" in lead
     assert "decreases at a rate of at least 10 % of V per unit of time" in lead
     assert "goes to (a = 0, b = 0)" in lead
     # ellipses: area pi level / sqrt det P: pi 0.5 / sqrt 2 = 1.1107 and pi 0.5 / sqrt 8 = 0.55536, twice as much
@@ -141,10 +154,13 @@ def test_figures_draw_the_level_the_boxes_and_the_limit(view):
     assert np.sum(boxes.meets) == np.sum(bounds[:, 0] <= 0.5)
     counts = figures.boxes_figure(view, False).axes[1].get_lines()
     assert sum(line.get_ydata().sum() for line in counts) == len(mid)
-    left, right = figures.decrease_figure(view, False).axes
-    assert [line.get_label() for line in left.get_lines()] == ["limit of the claim", "largest that was found"]
-    assert_allclose(left.get_lines()[0].get_xdata(), 0.0)
-    assert_allclose(right.get_lines()[-1].get_ydata(), np.exp(-0.1 * view.times))
+    decrease = figures.decrease_figure(view, False)
+    left, right = decrease.axes
+    assert [line.get_label() for line in left.get_lines()] == ["left: largest that was found", "left: limit of the claim"]
+    assert_allclose(left.get_lines()[1].get_xdata(), 0.0)
+    assert_allclose(right.get_lines()[0].get_ydata(), np.exp(-0.1 * view.times))  # the first is drawn behind the others
+    strokes = [(key.get_color(), key.get_linestyle(), key.get_linewidth()) for key in decrease.legends[0].get_lines()]
+    assert len(set(strokes)) == len(strokes) == 6
 
 
 def test_the_tables_hold_claim_proof_and_origin(page, view):
@@ -152,6 +168,8 @@ def test_the_tables_hold_claim_proof_and_origin(page, view):
     for part in (
         "LinearFlow, a flow of 2 states; controller: none",
         "[−2, 2] × [−2, 2]",
+        "x = goal + T y with all |y_i| ≤ 1, whose border is shown to lie outside of the set. As V is quadratic, this is all of V ≤ 0.5.",
+        "[1, 0; 0, 2] (rounded; in full in the certificate file)",
         f"{view.proof.boxes:,}",
         "1 min 40 s",
         "no violation",
@@ -226,6 +244,75 @@ def test_a_formula_is_shown(proof, view, undrawn):
     assert "a**2 + 2*b**2" in page.text("dd") + page.text("td")
 
 
+def pendulum(policy):
+    """The view of a proof on the pendulum, upside down."""
+    plant = load_system("Pendulum", g=9.81)
+    loop = ClosedLoop.of(plant, policy, goal=[0.0, 0.0], rest=[0.0])
+    V = QuadraticLyapunov.of(lqr_of(plant, [0.0, 0.0], [0.0], np.eye(2), np.eye(1)).P)
+    found = certify(loop, V, domain=([-3.0, -8.0], [3.0, 8.0]), rate=0.01, level=0.2)
+    return view_of(found, loop, V, names=plant.names, samples=64, resolution=8)
+
+
+def test_plant_and_controller_can_be_made_again_from_the_page():
+    K = lqr_of(load_system("Pendulum", g=9.81), [0.0, 0.0], [0.0], np.eye(2), np.eye(1)).K
+    view = pendulum(SaturatedLinear.of(K, low=-6.25, high=6.0))
+    rows = dict(words.loop_rows(view))
+    assert "g = 9.81" in rows["parameters of the plant"]
+    assert rows["controller"] == "u = clip(rest − K (x − goal), low, high)"
+    shown = re.match(r"\[(.*)\] \(rounded", rows["gain K"]).group(1).replace("−", "-")
+    assert_allclose([float(x) for x in shown.split(", ")], np.ravel(K), rtol=1e-4)
+    assert rows["goal of the controller"] == "(theta = 0, omega = 0)"
+    assert (rows["rest, the input at the goal"], rows["limits of u, [low, high]"]) == ("(0)", "[−6.25, 6]")
+    assert dict(words.claim_rows(view))["loop"] == "Pendulum, a flow of 2 states; controller: below"
+    assert words.title(view, "my/pole.toml") == "Pendulum: proved"
+    assert words.title(view, "my run") == "my run: proved"
+    net = Network.init((2, 5, 3, 1), last=0.0, key=jax.random.key(0))
+    neural = NeuralPolicy.of(net, K, low=-6.0, high=6.0)
+    rows = dict(words.loop_rows(dataclasses.replace(view, loop=ClosedLoop.of(view.loop.plant, neural, goal=[0.0, 0.0], rest=[0.0]))))
+    assert rows["network"] == "layers of 2 → 5 → 3 → 1, tanh between them; its numbers are in the certificate file"
+    assert rows["limits of u, [low, high]"] == "[−6, 6]"
+
+
+def test_levels_are_refuted_only_where_they_are(view):
+    side = dataclasses.replace(view.main, proof=dataclasses.replace(view.proof, bracket=(0.5, 1.02)))
+    assert words.bracket(side) == "proved at 0.5, refuted at 1.02"
+    assert words.bracket(dataclasses.replace(side, proof=dataclasses.replace(side.proof, bracket=(0.5, float("nan"))))) == "proved at 0.5"
+    assert "The search for the largest level: proved at 0.5, refuted at 1.02." in words.lead(dataclasses.replace(view, main=side))
+
+
+def test_a_full_count_has_no_error(view):
+    every = dataclasses.replace(view, basin=dataclasses.replace(view.basin, codes=np.ones_like(view.basin.codes)))
+    lead = " ".join(words.lead(every))
+    # an area of pi 0.5 / sqrt 2 in the 16 of the domain
+    assert "That is 6.942 % of the domain; in the simulation all starts in it arrive, 1,500." in lead
+    rows = dict(words.simulation_rows(every))
+    assert rows["starts, uniform in the domain"] == "1,500: all starts in the domain arrive"
+    assert rows["region of attraction in the domain"] == "all of it, as far as the starts tell"
+    open = np.where(np.arange(1500) < 375, 0, np.where(np.arange(1500) < 750, -1, 1))
+    rows = dict(words.simulation_rows(dataclasses.replace(view, basin=dataclasses.replace(view.basin, codes=open))))
+    assert rows["starts, uniform in the domain"] == (
+        "1,500: 50.0 % go to the goal, 25.0 % leave, the rest, 25.0 %, neither arrive nor leave within the simulated time"
+    )
+
+
+def test_nothing_is_claimed_of_the_set_outside_of_the_cube():
+    """As for a V whose {V <= level} has a second part far away; here by a cube that is made too small for the level."""
+    found = proved(0.5)
+    small = dataclasses.replace(found, level=1.5)
+    view = view_of(small, RING, QuadraticLyapunov.of(P), samples=400, resolution=20)
+    off = np.abs(np.linalg.solve(found.frame, view.elsewhere.T)).max(axis=0)
+    assert len(off) > 0
+    assert off.min() > 1
+    assert np.all(np.abs(np.linalg.solve(found.frame, view.basin.inner.T)) <= 1)
+    assert np.abs(np.linalg.solve(found.frame, view.worst.state)).max() <= 1
+    (plane,) = view.planes
+    a, b = np.meshgrid(plane.x, plane.y)
+    outside = np.abs(np.einsum("ij,jyx->iyx", np.linalg.inv(found.frame), np.stack([a, b]))).max(axis=0) > 1
+    assert plane.S[outside].min() > 1.5
+    assert_allclose(plane.S[~outside], plane.V[~outside])
+    assert "nothing is claimed there" in words.notes(view)[0]
+
+
 def test_wrong_names_are_refused(proof):
     V = QuadraticLyapunov.of(P)
     with pytest.raises(InvalidValue, match="one name a state, 2, got 1"):
@@ -240,9 +327,9 @@ def test_hostile_names_are_text(view, undrawn):
 
 
 def test_errors_decide_the_digits():
-    assert words.with_error(13.869140625, 0.2737) == "13.87 ± 0.27"
-    assert words.with_error(46.26, 1.26) == "46.3 ± 1.3"
-    assert words.with_error(1.1107207, 0.0) == "1.1107"
+    assert terms.with_error(13.869140625, 0.2737) == "13.87 ± 0.27"
+    assert terms.with_error(46.26, 1.26) == "46.3 ± 1.3"
+    assert terms.with_error(1.1107207, 0.0) == "1.1107"
 
 
 def test_the_file_is_written_whole(view, tmp_path, monkeypatch, undrawn):

@@ -219,7 +219,7 @@ def test_what_cannot_be_asked_is_refused():
     loop = cubic()
     with pytest.raises(InvalidValue, match="rate"):
         certify(loop, BALL, domain=BOX, rate=-0.1, level=1.0)
-    with pytest.raises(InvalidValue, match="goal strictly inside"):
+    with pytest.raises(InvalidValue, match="must lie strictly inside the domain"):
         certify(loop, BALL, domain=([0.0, -1.0], [1.0, 1.0]), rate=0.0, level=1.0)
     with pytest.raises(InvalidValue, match="same goal"):
         certify(loop, QuadraticLyapunov.of(np.eye(2), [1.0, 0.0]), domain=BOX, rate=0.0, level=1.0)

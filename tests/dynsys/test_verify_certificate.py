@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +17,14 @@ import dynsys.verify.checker as checker
 from dynsys.errors import InvalidValue
 from dynsys.verify.certificate import load_certificate, save_certificate
 from dynsys.verify.certify import certify
-from dynsys.verify.check_file import digest
+from dynsys.verify.check_file import UNFINISHED, digest
 from dynsys.verify.check_hole import Series, decided, still
 from dynsys.verify.check_numbers import SMOOTH, Model
 from dynsys.verify.check_program import Dual, apply, chosen, larger, parse, run
 from dynsys.verify.checker import check, covers
 from dynsys.verify.lyapunov import QuadraticLyapunov
 from dynsys.verify.program import evaluate, trace
+from dynsys.verify.unfinished import FORMAT, save_unfinished
 
 from . import certificate_cases as made, verify_cases as cases
 
@@ -336,6 +338,124 @@ def test_unfinished_proofs_make_no_certificate(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def proved():
+    """(loop, V, a proof) of a linear map."""
+    loop, V, level, rate, _, more = made.linear_map()
+    return loop, V, certify(loop, V, domain=more["domain"], rate=rate, level=level, batch=64)
+
+
+def test_only_what_was_proved_is_written(proved, tmp_path):
+    loop, V, proof = proved
+    other = QuadraticLyapunov.of(1.01 * np.asarray(V.P))
+    for pair in ((loop, other), (cases.linear_map(0.5 * np.eye(2)), V)):
+        with pytest.raises(InvalidValue, match="about another loop or another V"):
+            save_certificate(proof, *pair, tmp_path / "cert.h5")
+    assert not list(tmp_path.iterdir())
+    again, W, *_ = made.linear_map()  # other objects, the same numbers
+    assert check(save_certificate(proof, again, W, tmp_path / "cert.h5")).valid
+
+
+def test_the_volume_of_a_quadratic_is_exact_and_that_of_others_can_be_given(proved, files, tmp_path):
+    loop, V, proof = proved
+    verdict = check(save_certificate(proof, loop, V, tmp_path / "cert.h5"))
+    exact = float(V.volume(proof.level))
+    assert verdict.stated_volume == (exact, 0.0)
+    assert verdict.volume[0] <= exact <= verdict.volume[1]
+    size, error = check(files(made.norm_map)).stated_volume
+    assert 0 < error < 0.1 * size
+    verdict = check(save_certificate(proof, loop, V, tmp_path / "cert.h5", volume=(exact + 0.01, 0.25)))
+    assert verdict.stated_volume == (exact + 0.01, 1.0)  # four standard errors
+    assert verdict.valid, verdict.reason
+    verdict = check(save_certificate(proof, loop, V, tmp_path / "cert.h5", volume=(2 * exact, 0.0)))
+    assert verdict.reason.startswith("volume")
+    with pytest.raises(InvalidValue, match="finite and not negative"):
+        save_certificate(proof, loop, V, tmp_path / "cert.h5", volume=(float("nan"), 0.0))
+
+
+def test_the_words_of_the_author_come_back_as_text(proved, tmp_path):
+    loop, V, proof = proved
+    path = save_certificate(proof, loop, V, tmp_path / "cert.h5", about={"system": "Pendulum", "dt": 0.1, "note": "\x1b[2J two\nlines"})
+    assert check(path).about == {"system": "Pendulum", "dt": "0.1", "note": " [2J two lines"}
+    for words in (b"no JSON", b"[1]", b'{"about": [1]}', b"[" * 100_000, b'{"about": {"a": "\\ud800"}}', b"\xff"):
+        verdict = check(tampered(path, tmp_path / "other.h5", edited("words", lambda x, words=words: np.bytes_(words))))
+        assert verdict.valid, verdict.reason
+        assert set("".join(verdict.about.values())) <= {" "}
+    assert check(tampered(path, tmp_path / "other.h5", without("words"))).about == {}
+
+
+def test_numbers_with_many_digits_are_rounded_in_the_sentence_and_exact_after_it(files, tmp_path):
+    path = tampered(files(made.linear_map), tmp_path / "cert.h5", attribute("rate", 0.0081234567890123))
+    words = check(path).claim
+    assert "V(x+) <= (1 - 0.00812346) V(x)" in words
+    assert words.endswith(" Exactly: rate 0.0081234567890123.")
+    assert "{V(x) <= 2.0}" in words
+
+
+# Files of another kind
+
+
+def plain_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3.0)
+    return path
+
+
+def series(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "dynsys series 1"  # a text of any length, as dynsys_datasets writes it
+    return path
+
+
+def unfinished(path):
+    loop, V, level, rate, _, more = made.van_der_pol()
+    return save_unfinished(certify(loop, V, domain=more["domain"], rate=rate, level=level, batch=64, boxes=100), loop, V, path)
+
+
+def contents(data):
+    def write(path):
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def cut(share):
+    def write(path):
+        whole = plain_hdf5(path).read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        return path
+
+    return write
+
+
+OTHERS = [
+    ("empty", contents(b""), "it is no HDF5 file."),
+    ("a page", contents(b"<html>" * 1000), "it is no HDF5 file."),
+    ("another HDF5 file", plain_hdf5, "it is no certificate of dynsys: it has no 'format'."),
+    ("a time series", series, "it is no certificate of dynsys: its format is 'dynsys series 1'."),
+    ("half a file", cut(0.5), "the HDF5 file is cut off or damaged."),
+    ("the head of a file", cut(0.01), "the HDF5 file is cut off or damaged."),
+    ("an unfinished proof", unfinished, "it is an unfinished proof, not a certificate; go on with dynsys certify ... --resume FILE."),
+    ("nothing", lambda path: path, "there is no such file."),
+    ("a folder", lambda path: path.parent, "it can't be opened: Is a directory."),
+]
+
+
+@pytest.mark.parametrize(("write", "words"), [x[1:] for x in OTHERS], ids=[x[0] for x in OTHERS])
+def test_what_is_no_certificate_is_told_as_such(write, words, tmp_path):
+    path = write(tmp_path / "file.h5")
+    verdict = check(path)
+    assert (verdict.valid, verdict.readable, verdict.reason) == (False, False, words)
+    assert (verdict.claim, verdict.about) == ("", {})
+    with pytest.raises(InvalidValue, match=re.escape(f"{path}: {words}")):
+        load_certificate(path)
+
+
+def test_the_checker_knows_the_name_of_an_unfinished_proof():
+    assert UNFINISHED == FORMAT
+
+
 # Tampering. Each row: a name, a change of the file, and the word that the reason must hold. The digest is made anew after every change, so
 # that it is the proof that fails, and not the seal.
 
@@ -500,13 +620,16 @@ TAMPERED = [
     ("text that is no text", edited("loop/text", lambda t: np.arange(3)), "file"),
     ("a flow instead of a map", attribute("time", np.bytes_(b"flow")), "equilibrium|hole"),
     ("a time of no kind", attribute("time", np.bytes_(b"both")), "file"),
-    ("another format", attribute("format", np.bytes_(b"dynsys model")), "file"),
-    ("another version", attribute("version", 2), "file"),
+    ("another format", attribute("format", np.bytes_(b"dynsys model")), "it is no certificate"),
+    ("another version", attribute("version", 2), "it is a certificate of version 2"),
     ("the loop left out", without("loop"), "file"),
     ("the leaves left out", without("leaves"), "file"),
     ("the goal left out", without("goal"), "file"),
     ("volume too large", attribute("volume", 60.0), "volume"),
+    ("volume too small", attribute("volume", 1.0), "volume"),
     ("volume not a number", attribute("volume", np.nan), "volume"),
+    ("one number for the disturbances", edited("disturbance", lambda x: np.float64(1.0)), "file"),
+    ("a format that is no text", attribute("format", np.arange(3)), "it is no certificate"),
     ("no room for a disturbance", edited("disturbance", lambda x: np.zeros((2, 1))), "file"),
 ]
 
@@ -525,6 +648,7 @@ def test_tampering_is_refused(change, word, files, tmp_path):
     verdict = check(tampered(files(made.pendulum_map), tmp_path / "cert.h5", change))
     assert not verdict.valid
     assert verdict.reason.startswith(tuple(word.split("|"))), verdict.reason
+    assert verdict.readable == (not word.startswith("it is"))
 
 
 ROUGH = [
@@ -559,10 +683,11 @@ def test_whatever_is_changed_breaks_the_seal(change, files, tmp_path):
 def test_a_damaged_file_is_a_verdict(size, files, tmp_path):
     whole = files(made.pendulum_map).read_bytes()
     path = tmp_path / "cert.h5"
-    path.write_bytes(whole[:size])
-    assert not check(path).valid
-    path.write_bytes(whole[:3000] + b"\x00" * 64 + whole[3064:])
-    assert not check(path).valid
+    for data in (whole[:size], whole[:3000] + b"\x00" * 64 + whole[3064:]):
+        path.write_bytes(data)
+        verdict = check(path)
+        assert not verdict.valid
+        assert "synchronously" not in verdict.reason
     assert not check(tmp_path / "nothing.h5").valid
 
 

@@ -12,8 +12,10 @@ from dynsys.dynamics import AbstractFlow, Discretized, euler
 from dynsys.errors import InvalidValue
 from dynsys.systems import load_system
 from dynsys.verify.candidates import MAKERS, Made, formula_names
+from dynsys.verify.certify import certify
 from dynsys.verify.learn import Recipe
-from dynsys.verify.lyapunov import NeuralLyapunov, PolynomialLyapunov
+from dynsys.verify.loop import ClosedLoop, depends_on_time
+from dynsys.verify.lyapunov import NeuralLyapunov, PolynomialLyapunov, QuadraticLyapunov
 from dynsys.verify.routine import certified, equilibrium_near, regulated, slowest
 from dynsys.verify.symbolic import SymbolicLyapunov
 
@@ -29,6 +31,7 @@ def test_the_plain_quadratic_of_a_saturated_pendulum_is_proved(pendulum):
     assert proof.bracket[0] / proof.bracket[1] > 0.9  # a real counterexample is that near
     P = np.asarray(pendulum.V.P)
     assert_allclose(pendulum.volume[0], np.pi * proof.level / np.sqrt(np.linalg.det(P)), rtol=1e-12)  # an ellipse
+    assert proof.limit in ("V does not decrease", "the level set leaves the domain")  # what fails at the refuted level
     assert pendulum.plain[2] is proof
     assert_allclose(proof.rate, 0.01 * slowest(pendulum.loop, pendulum.V))
 
@@ -201,6 +204,43 @@ def test_a_map_is_proved_at_its_own_rate():
     found = certified(plant, [-12.0, -12.0], [12.0, 12.0], limit=6.0, seconds=15.0)
     assert found.proof.proved
     assert found.proof.rate == 0.001
+
+
+class Clocked(AbstractFlow):
+    """A flow whose clock enters through a call or a loop, or is given and not used."""
+
+    how: str = "call"
+    dim: int = 2
+    n_inputs: int = 0
+
+    def field(self, t, z, u=None):
+        by = {
+            "call": lambda: jax.jit(lambda t, z: -z * (4 * jnp.cos(t) - 3))(t, z),
+            "loop": lambda: jax.lax.fori_loop(0, 3, lambda i, z: z - 0.1 * t * z, -z),
+            "unused": lambda: jax.jit(lambda t, z: -z)(t, z),
+            "asked": lambda: -z * jnp.ones_like(t),
+        }
+        return by[self.how]()
+
+
+@pytest.mark.parametrize(("how", "depends"), [("call", True), ("loop", True), ("unused", False), ("asked", False)])
+def test_a_field_that_depends_on_time_makes_no_loop(how, depends):
+    """The field at t = 0 alone would be proved: it is not what the flow does."""
+    for plant in (Clocked(how), Discretized(Clocked(how), 0.1, euler)):
+        assert depends_on_time(plant) == depends
+        if depends:
+            with pytest.raises(InvalidValue, match="depends on the time t"):
+                ClosedLoop.of(plant, goal=[0.0, 0.0])
+        else:
+            assert certify(ClosedLoop.of(plant, goal=[0.0, 0.0]), QuadraticLyapunov.of(np.eye(2)), domain=None, rate=0.01, level=1.0).proved
+
+
+def test_a_counterexample_is_told_with_the_names_of_the_states():
+    loop, V = ClosedLoop.of(Clocked("unused"), goal=[0.0, 0.0]), QuadraticLyapunov.of(np.eye(2))
+    proof = certify(loop, V, domain=([-1, -1], [1, 1]), rate=3.0, level=0.5)
+    x, y = proof.counterexample.state
+    assert proof.counterexample.words(("x", "y")) == f"V does not decrease at x = {x:.6g}, y = {y:.6g}, where V = {x * x + y * y:.6g}"
+    assert "x0 = " in proof.counterexample.words()
 
 
 def test_what_cannot_be_is_refused():

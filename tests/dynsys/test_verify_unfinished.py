@@ -274,3 +274,27 @@ def test_the_certificate_of_a_proof_that_went_on_is_checked_alone(tmp_path):
     verdict = check(save_certificate(proof, again, W, tmp_path / "cert.h5"))
     assert verdict.valid, verdict.reason
     assert verdict.split == 0  # the boxes of the file are those of the search
+
+
+def test_static_fields_tell_claims_apart(tmp_path):
+    """A V that differs only in a number that is no array, or a disturbance that enters otherwise, is another claim."""
+    plant = cases.linear_map(np.array([[0.6, 0.2], [-0.1, 0.5]])).plant
+    V, W = (SymbolicLyapunov.of("x**2 + y**2 + x**2*y**2", ("x", "y"), floor=floor) for floor in (0.0, 1.0))
+    loop, other = (
+        ClosedLoop.of(plant, goal=[0.0, 0.0], disturbance=([-0.01] * 2, [0.01] * 2), enter=enter) for enter in (on_state, backwards)
+    )
+    claim = {"domain": ([-2, -2], [2, 2]), "rate": 0.01, "level": 1.0, "core": 0.1}
+    proof = certify(loop, V, **claim, boxes=1, batch=16)
+    assert not proof.proved
+    for mine, yours in ((loop, W), (other, V)):
+        with pytest.raises(InvalidValue, match="the loop and V are other ones"):
+            certify(mine, yours, **claim, resume=proof)
+    done = certify(loop, V, **claim, resume=proof)
+    assert done.proved
+    with pytest.raises(InvalidValue, match="about another loop or another V"):
+        save_certificate(done, loop, W, tmp_path / "w.h5")
+
+
+def backwards(plant, x, u, w):
+    """w is taken off x+."""
+    return plant.step(x, u) - w
