@@ -18,7 +18,15 @@ LAYERS = (
     ("errors", "status", "registry", "precision"),
     *(("dynamics",), ("systems",), ("config",), ("integrate",), ("models",), ("analysis",), ("metrics",), ("prepare",), ("train",)),
     *(("progress",), ("reconstruct",), ("control",), ("verify",), ("benchmark",), ("report",)),
-    *(("commands",), ("structure_commands",), ("koopman_commands",), ("control_commands",), ("certify_commands",), ("cli",)),
+    *(
+        ("commands",),
+        ("structure_commands",),
+        ("koopman_commands",),
+        ("control_commands",),
+        ("certify_options", "certify_words"),
+        ("certify_commands",),
+        ("cli",),
+    ),
 )
 RANK = {name: rank for rank, group in enumerate(LAYERS) for name in group}
 RANK["interop"] = RANK["models"] + 0.5  # sees up to models; nothing but reconstruct and what follows may see it
